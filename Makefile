@@ -1,0 +1,62 @@
+# make run: the main job, from raw files to a report.   make test: everything that CI checks.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK_HASH := $(shell sha256sum requirements.lock pyproject.toml | sha256sum | cut -c1-16)
+STAMP := $(VENV)/.installed-$(LOCK_HASH)
+ENV ?= base
+KEEP ?= 5
+export DO_NOT_TRACK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test lint types contract claims viz notebook bench docs prune clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+$(STAMP): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	# torch first: whatever follows leaves its build alone
+	$(BIN)/pip install --quiet "$$(grep '^torch==' requirements.lock)"
+	$(BIN)/pip install --quiet -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps --editable .
+	rm -f $(VENV)/.installed-*
+	touch $@
+
+install: $(STAMP)  ## make .venv from the lock
+
+run: $(STAMP)  ## kedro run --pipeline mt_dqn, in ENV=base
+	$(BIN)/kedro run --pipelines mt_dqn --env $(ENV)
+
+lint: $(STAMP)  ## ruff, mypy --strict, import contract
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+test: lint  ## everything that CI checks
+	$(BIN)/pytest
+
+claims: $(STAMP)  ## statistical claims on planted truth (takes a while)
+	$(BIN)/python -m reelrank.pipelines.mt_dqn.claims
+
+viz: $(STAMP)  ## build the lineage site and serve it
+	$(BIN)/kedro viz run --include-hooks
+
+notebook: $(STAMP)  ## JupyterLab on the catalog
+	$(BIN)/kedro jupyter lab
+
+bench: $(STAMP)  ## one benchmark: make bench NAME=world
+	@test -n "$(NAME)" || { ls benchmarks/*.py | xargs -n1 basename | sed 's/\.py$$//'; exit 2; }
+	$(BIN)/python benchmarks/$(NAME).py
+
+docs: $(STAMP)  ## data dictionary, from the table declarations
+	$(BIN)/python docs/make_data_dictionary.py
+
+prune: $(STAMP)  ## drop all but the newest KEEP=5 versions of versioned outputs
+	$(BIN)/python -m reelrank.datasets.prune --keep $(KEEP)
+
+clean:  ## remove everything that runs made (data/, build/)
+	find data -mindepth 2 ! -name .gitkeep -delete
+	rm -rf build .viz

@@ -1,0 +1,82 @@
+"""Parquet tables written whole or not at all, versioned if asked."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import polars as pl
+from kedro.io.core import AbstractVersionedDataset, Version
+from kedro_datasets._typing import TablePreview
+
+from reelrank.datasets.atomic import replace_file
+
+
+class TableDataset(AbstractVersionedDataset[pl.DataFrame, pl.DataFrame]):
+    """One Polars frame in one Parquet file.
+
+    Args:
+        filepath: the file, or with ``versioned: true`` the folder of versions.
+        version: set by Kedro.
+        metadata: anything; Kedro-Viz reads its layer here.
+    """
+
+    def __init__(
+        self,
+        *,
+        filepath: str,
+        version: Version | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        self.metadata = metadata
+        super().__init__(filepath=PurePosixPath(filepath), version=version)
+
+    def load(self) -> pl.DataFrame:
+        """Read the frame."""
+        return pl.read_parquet(Path(self._get_load_path()))
+
+    def save(self, data: pl.DataFrame) -> None:
+        """Write to a temporary file beside the target, then rename."""
+        with replace_file(Path(self._get_save_path())) as temporary:
+            data.write_parquet(temporary)
+
+    def preview(self, nrows: int = 20) -> TablePreview:
+        """First rows for Kedro-Viz; lists are shown by their first values."""
+        frame = pl.scan_parquet(Path(self._get_load_path())).head(nrows).collect()
+        return table_preview(frame)
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath), "version": self._version}
+
+
+class ResultsDataset(TableDataset):
+    """Result rows, one file per run: ``<folder>/<run id>.parquet`` (ARCHITECTURE choice 6).
+
+    The run id is Kedro's save version; it is written into the ``run_id`` column.
+    """
+
+    def save(self, data: pl.DataFrame) -> None:
+        """Write the rows with this run's id."""
+        run_id = self.resolve_save_version() or ""
+        super().save(data.with_columns(run_id=pl.lit(run_id)))
+
+    def _get_versioned_path(self, version: str) -> PurePosixPath:
+        return self._filepath / f"{version}.parquet"
+
+    def _get_version_from_path(self, path: str) -> str:
+        return Path(path).stem
+
+
+def table_preview(frame: pl.DataFrame) -> TablePreview:
+    """Kedro-Viz's split-oriented form of a small frame, every cell JSON-safe."""
+    rows = [[_cell(value) for value in row] for row in frame.rows()]
+    return TablePreview(
+        {"index": list(range(frame.height)), "columns": frame.columns, "data": rows}
+    )
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, list):
+        shown = ", ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in value[:4])
+        return f"[{shown}{', …' if len(value) > 4 else ''}]"
+    return value if value is None or isinstance(value, int | float | bool) else str(value)

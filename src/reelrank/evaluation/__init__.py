@@ -1,0 +1,1 @@
+"""Ranking, classification and value metrics with their uncertainty."""

@@ -1,0 +1,1 @@
+"""Pure functions from canonical tables to features."""

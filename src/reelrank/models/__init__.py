@@ -1,0 +1,1 @@
+"""Torch modules that two or more systems use, and the Policy protocol."""

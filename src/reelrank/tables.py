@@ -1,0 +1,287 @@
+"""The canonical tables: columns, types, units, nullability. The one contract that everybody shares.
+
+Source: METHODS §1.1. The catalog validates these models on save; ``docs/data_dictionary.md`` is generated from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pandera.polars as pa
+import polars as pl
+
+SPLITS = ("train", "val", "test")
+SplitName = pl.Enum(SPLITS)
+FEEDBACKS = ("click", "like", "follow", "comment", "forward", "hate", "long_view")
+MODALITIES = ("visual", "audio", "text")
+MODAL_SOURCES = ("raw", "pre_extracted", "metadata_proxy", "synthetic")
+
+
+class CanonicalTable(pa.DataFrameModel):
+    """A table whose columns may be selected, ordered and described from one declaration."""
+
+    class Config:
+        strict = True
+        ordered = False
+
+    @classmethod
+    def polars_schema(cls) -> dict[str, pl.DataType]:
+        """Column name to Polars type, in declaration order."""
+        columns = cls.to_schema().columns
+        return {name: cast(pl.DataType, column.dtype.type) for name, column in columns.items()}
+
+    @classmethod
+    def conform(cls, frame: pl.DataFrame) -> pl.DataFrame:
+        """Select the declared columns in order and cast them; a value that does not fit raises."""
+        return frame.select(pl.col(n).cast(t) for n, t in cls.polars_schema().items())
+
+    @classmethod
+    def validate(cls, check_obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (pandera's signature)
+        """Validate a frame, or every bucket of a bucketed table without holding more than one of them."""
+        if hasattr(check_obj, "iter_buckets"):
+            for bucket in cast("Iterator[pl.DataFrame]", check_obj.iter_buckets()):
+                super().validate(bucket, *args, **kwargs)
+            return check_obj
+        return super().validate(check_obj, *args, **kwargs)
+
+
+def _binary(description: str) -> Any:  # noqa: ANN401 (pandera's Field has no public type)
+    return pa.Field(nullable=True, isin=[0, 1], description=description, metadata={"unit": "0/1"})
+
+
+class Interactions(CanonicalTable):
+    """One row per (user, item, exposure), sorted by (user_id, ts_ms, row_id); every user whole in one bucket."""
+
+    user_id: pl.Int32 = pa.Field(ge=0, description="dense user id; raw id in `user_map`")
+    item_id: pl.Int32 = pa.Field(ge=0, description="dense item id; raw id in `item_map`")
+    ts_ms: pl.Int64 = pa.Field(
+        ge=0, description="time of the exposure", metadata={"unit": "UTC epoch ms"}
+    )
+    row_id: pl.Int64 = pa.Field(
+        ge=0,
+        description="original file order: file number · 2⁴⁰ + line of the file (header is line 1); breaks ties of ts_ms",
+    )
+    scenario: pl.Int16 = pa.Field(ge=0, description="place in the app (KuaiRand: tab 0–14)")
+    request_id: pl.Int64 = pa.Field(
+        ge=0, description="dense id of (user_id, ts_ms): items sent together"
+    )
+    session_id: pl.Int64 = pa.Field(
+        ge=0, description="maximal run of a user's rows with gaps ≤ session_gap_s"
+    )
+    play_ms: pl.Int32 = pa.Field(
+        nullable=True, ge=0, description="time watched", metadata={"unit": "ms"}
+    )
+    duration_ms: pl.Int32 = pa.Field(
+        nullable=True,
+        gt=0,
+        description="length of the video; 0 in the log is null",
+        metadata={"unit": "ms"},
+    )
+    watch_ratio: pl.Float32 = pa.Field(
+        nullable=True, ge=0, description="play_ms / duration_ms; null where either is null"
+    )
+    click: pl.Int8 = _binary(
+        "click in two-column tabs, valid play in single-column tabs (as logged)"
+    )
+    like: pl.Int8 = _binary("pressed like")
+    follow: pl.Int8 = _binary("followed the author")
+    comment: pl.Int8 = _binary("wrote a comment")
+    forward: pl.Int8 = _binary("forwarded (shared) the video")
+    hate: pl.Int8 = _binary("pressed dislike")
+    long_view: pl.Int8 = _binary("play ≥ min(duration, 18 s), as logged")
+    is_rand: pl.Int8 = pa.Field(
+        isin=[0, 1], description="1 = uniformly random exposure", metadata={"unit": "0/1"}
+    )
+
+
+class Items(CanonicalTable):
+    """One row per item, ``item_id`` = row number."""
+
+    item_id: pl.Int32 = pa.Field(ge=0, unique=True, description="dense item id")
+    author_id: pl.Int64 = pa.Field(nullable=True, description="raw author id")
+    duration_ms: pl.Int32 = pa.Field(
+        nullable=True, gt=0, description="length of the video", metadata={"unit": "ms"}
+    )
+    upload_ts: pl.Int64 = pa.Field(
+        nullable=True,
+        description="upload time (start of the local day where only a date is known)",
+        metadata={"unit": "UTC epoch ms"},
+    )
+    category_1: pl.Int32 = pa.Field(
+        nullable=True, description="first-level category id; −124 is null"
+    )
+    category_2: pl.Int32 = pa.Field(nullable=True, description="second-level category id")
+    category_3: pl.Int32 = pa.Field(nullable=True, description="third-level category id")
+    category_4: pl.Int32 = pa.Field(nullable=True, description="fourth-level category id")
+    tags: pl.List(pl.Int32) = pa.Field(
+        nullable=True, description="key categories of the video, most important first"
+    )
+    music_id: pl.Int64 = pa.Field(nullable=True, description="background music id; ≤ 0 is null")
+    music_type: pl.Int16 = pa.Field(nullable=True, description="background music type")
+    width: pl.Int32 = pa.Field(
+        nullable=True, description="width on the server", metadata={"unit": "px"}
+    )
+    height: pl.Int32 = pa.Field(
+        nullable=True, description="height on the server", metadata={"unit": "px"}
+    )
+    video_type: pl.String = pa.Field(nullable=True, description="NORMAL, AD, UNKNOWN")
+    upload_type: pl.String = pa.Field(nullable=True, description="how the video was uploaded")
+    caption: pl.String = pa.Field(nullable=True, description="text by the author")
+    cover_text: pl.String = pa.Field(nullable=True, description="text on the cover")
+
+
+class Users(CanonicalTable):
+    """One row per user, ``user_id`` = row number; every other column is a static attribute of the source."""
+
+    user_id: pl.Int32 = pa.Field(ge=0, unique=True, description="dense user id")
+
+    class Config:
+        strict = False
+
+
+class IdMap(CanonicalTable):
+    """Raw id of each dense id."""
+
+    dense_id: pl.Int32 = pa.Field(ge=0, unique=True, description="0 … n−1")
+    raw_id: pl.Int64 = pa.Field(unique=True, description="id in the official files")
+
+
+class Quarantine(CanonicalTable):
+    """Rows that could not be used, with the place they came from and the reason."""
+
+    file: pl.String = pa.Field(description="file name")
+    line: pl.Int64 = pa.Field(ge=1, description="line in the file; the header is line 1")
+    reason: pl.String = pa.Field(description="what is wrong, with the column")
+    text: pl.String = pa.Field(description="the line as it stands, at most 500 characters")
+
+
+class Splits(CanonicalTable):
+    """The part each interaction belongs to under one named rule (METHODS §1.4)."""
+
+    user_id: pl.Int32 = pa.Field(ge=0, description="dense user id (bucket key)")
+    row_id: pl.Int64 = pa.Field(ge=0, description="key of `interactions`")
+    split: pl.Enum(SPLITS) = pa.Field(description="train, val or test")
+
+
+class Histories(CanonicalTable):
+    """What a user had done strictly before each row (L1). Exponential moving averages, weight ``alpha`` on the newest row."""
+
+    user_id: pl.Int32 = pa.Field(ge=0, description="dense user id (bucket key)")
+    row_id: pl.Int64 = pa.Field(ge=0, description="key of `interactions`")
+    n_before: pl.Int32 = pa.Field(ge=0, description="rows of the user before this one")
+    hours_since_last: pl.Float32 = pa.Field(
+        nullable=True, ge=0, description="since the user's row before", metadata={"unit": "h"}
+    )
+    ema_long_view: pl.Float32 = pa.Field(nullable=True, description="EMA of long_view")
+    ema_click: pl.Float32 = pa.Field(nullable=True, description="EMA of click")
+    ema_like: pl.Float32 = pa.Field(nullable=True, description="EMA of like")
+    ema_watch_ratio: pl.Float32 = pa.Field(
+        nullable=True, description="EMA of min(watch_ratio, 2); rows without one are passed over"
+    )
+    ema_category_long_view: pl.Float32 = pa.Field(
+        nullable=True,
+        description="EMA of long_view over the user's rows of this row's first category",
+    )
+
+
+class Rewards(CanonicalTable):
+    """The three-part reward of MT-DQN, Eq. 15 (METHODS §3.8), one row per interaction."""
+
+    user_id: pl.Int32 = pa.Field(ge=0, description="dense user id (bucket key)")
+    row_id: pl.Int64 = pa.Field(ge=0, description="key of `interactions`")
+    r_immediate: pl.Float32 = pa.Field(
+        ge=-1, le=2, description="watch, like, forward, follow, comment, hate"
+    )
+    r_retention: pl.Float32 = pa.Field(
+        nullable=True,
+        ge=0,
+        le=1,
+        description="1 on a session's last row if the user is back within the window; null = censored",
+    )
+    r_interest: pl.Float32 = pa.Field(
+        ge=-1.0001,
+        le=1.0001,
+        description="cosine of the item's frozen feature with the user's EMA before the row",
+    )
+    reward: pl.Float32 = pa.Field(
+        nullable=True, description="r_immediate + λ1 r_retention + λ2 r_interest; null = censored"
+    )
+    return_: pl.Float32 = pa.Field(
+        alias="return",
+        nullable=True,
+        description="discounted sum of reward inside session and split; null = a censored row follows",
+    )
+    next_row_id: pl.Int64 = pa.Field(
+        nullable=True, description="the user's next row of the same session and split; null = done"
+    )
+
+
+class ItemModal(CanonicalTable):
+    """One row per (item, modality): a sequence of vectors (METHODS §8.2)."""
+
+    item_id: pl.Int32 = pa.Field(ge=0, description="dense item id")
+    modality: pl.Enum(MODALITIES) = pa.Field(description="visual, audio or text")
+    n_tokens: pl.Int16 = pa.Field(ge=0, description="T: vectors in the sequence")
+    dim: pl.Int16 = pa.Field(ge=1, description="D: width of a vector")
+    array: pl.List(pl.Float32) = pa.Field(description="T·D values, row by row")
+    present: pl.Boolean = pa.Field(
+        description="false = the item lacks this modality; never encoded as zeros without this flag"
+    )
+    source: pl.Enum(MODAL_SOURCES) = pa.Field(description="where the vectors come from")
+
+
+class SocialEdges(CanonicalTable):
+    """Who follows whom."""
+
+    src: pl.Int32 = pa.Field(ge=0, description="dense user id of the follower")
+    dst: pl.Int32 = pa.Field(ge=0, description="dense user id of the followed")
+    ts: pl.Int64 = pa.Field(
+        nullable=True, description="time of the edge where known", metadata={"unit": "UTC epoch ms"}
+    )
+
+
+class Results(CanonicalTable):
+    """One evaluated number (ARCHITECTURE choice 6)."""
+
+    run_id: pl.String = pa.Field(description="Kedro's run id")
+    system: pl.String = pa.Field(description="pipeline")
+    variant: pl.String = pa.Field(description="the model in it")
+    track: pl.String = pa.Field(
+        isin=["honest", "paper_literal"], description="honest or paper_literal"
+    )
+    source: pl.String = pa.Field(description="data set")
+    split: pl.String = pa.Field(
+        description="name of the split rule and part, e.g. kuairand_time/test"
+    )
+    seed: pl.Int64 = pa.Field(description="seed of the training run")
+    metric: pl.String = pa.Field(description="name of the metric")
+    group: pl.String = pa.Field(description="response, head, behaviour or scenario, or `all`")
+    weighting: pl.String = pa.Field(description="how groups were averaged, or empty")
+    value: pl.Float64 = pa.Field(
+        nullable=True, description="the number; null where it is not defined (reason in `reliable`)"
+    )
+    ci_low: pl.Float64 = pa.Field(
+        nullable=True, description="95 % user-cluster bootstrap, lower end"
+    )
+    ci_high: pl.Float64 = pa.Field(
+        nullable=True, description="95 % user-cluster bootstrap, upper end"
+    )
+    n: pl.Int64 = pa.Field(ge=0, description="rows, lists or contexts that the value rests on")
+    reliable: pl.Boolean = pa.Field(description="false: may not be ranked")
+    paired_with: pl.String = pa.Field(
+        nullable=True, description="the variant subtracted, for a paired difference"
+    )
+    p_value: pl.Float64 = pa.Field(
+        nullable=True, description="two-sided bootstrap p of a paired difference"
+    )
+    data_kind: pl.String = pa.Field(isin=["world", "real"], description="world: generated data")
+    config_hash: pl.String = pa.Field(description="hash of the parameters")
+    code_version: pl.String = pa.Field(description="package version + hash of its sources")
+    experiment: pl.String = pa.Field(nullable=True, description="experiment id (METHODS §9)")
+    cell: pl.String = pa.Field(nullable=True, description="cell of the experiment's grid")
+
+
+ALL_TABLES: tuple[type[CanonicalTable], ...] = (
+    Interactions, Items, Users, IdMap, Quarantine, SocialEdges, Splits, Histories, Rewards, ItemModal, Results,
+)  # fmt: skip
