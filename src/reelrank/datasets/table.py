@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import polars as pl
-from kedro.io.core import AbstractVersionedDataset, Version
+from kedro.io.core import AbstractVersionedDataset, Version, VersionNotFoundError
 from kedro_datasets._typing import TablePreview
 
 from reelrank.datasets.atomic import replace_file
@@ -65,6 +65,13 @@ class ResultsDataset(TableDataset):
 
     def _get_version_from_path(self, path: str) -> str:
         return Path(path).stem
+
+    def _fetch_latest_load_version(self) -> str:
+        # Kedro takes the parent folder's name, which is not the version in this layout.
+        versions = self.list_versions(full_path=False)
+        if not versions:
+            raise VersionNotFoundError(f"Did not find any versions for {self}")
+        return versions[0]
 
 
 def table_preview(frame: pl.DataFrame) -> TablePreview:

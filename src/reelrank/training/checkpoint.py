@@ -10,14 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 CONFIG_FILE = "checkpoint.json"
 
@@ -26,9 +26,7 @@ class CheckpointError(ValueError):
     """A checkpoint that is missing, torn or not what its JSON says."""
 
 
-def save_checkpoint(
-    folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]
-) -> None:
+def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
     """Write a checkpoint, replacing the one that the folder holds.
 
     Args:
@@ -39,7 +37,9 @@ def save_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / "tensors.partial"
     # copied: safetensors refuses tensors that share memory
-    save_file({k: t.detach().to("cpu", copy=True).contiguous() for k, t in tensors.items()}, partial)
+    save_file(
+        {k: t.detach().to("cpu", copy=True).contiguous() for k, t in tensors.items()}, partial
+    )
     digest = _sync_and_hash(partial)
     named = folder / f"tensors-{digest[:16]}.safetensors"
     partial.replace(named)
@@ -74,7 +74,9 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(f"{path}: not a checkpoint description ({error!r})") from error
     file = folder / Path(name).name  # a name with a path in it may not lead out of the folder
     if not file.is_file():
-        raise CheckpointError(f"{path} names {name}, which is missing: delete {folder}, train again")
+        raise CheckpointError(
+            f"{path} names {name}, which is missing: delete {folder}, train again"
+        )
     if _sync_and_hash(file) != digest:
         raise CheckpointError(
             f"{file} is not the file that {path} describes (sha256 differs): delete {folder}, train again"
@@ -113,16 +115,6 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Te
         state.setdefault(int(number), {})[name] = tensor
     groups = optimiser.state_dict()["param_groups"]
     optimiser.load_state_dict({"state": state, "param_groups": groups})
-
-
-def cpu_state(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of a model's parameters and buffers on the CPU."""
-    return {k: t.detach().to("cpu", copy=True) for k, t in model.state_dict().items()}
-
-
-def parameter_count(parameters: Iterable[Tensor]) -> int:
-    """Numbers that are learnt."""
-    return sum(p.numel() for p in parameters if p.requires_grad)
 
 
 def _sync_and_hash(path: Path) -> str:

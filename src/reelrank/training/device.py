@@ -39,8 +39,6 @@ def seed_everything(seed: int) -> None:
     np.random.seed(seed)  # noqa: NPY002 (libraries that we call may use the global generator)
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # filling fresh memory with NaN guards against reads that our code does not make
-    torch.utils.deterministic.fill_uninitialized_memory = False
 
 
 def rng_state() -> dict[str, torch.Tensor]:

@@ -1,0 +1,264 @@
+"""User-cluster bootstrap: one set of resamples, shared by every metric and model, so that differences are paired.
+
+Source: METHODS §1.8 [S]. Rows of one user are dependent; users are drawn, with all of their rows. Every statistic is
+recomputed in each resample (a ratio is the ratio of resampled sums, never a mean of fixed terms).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from reelrank.evaluation.classification import average_precision, f1_counts, labels_and_scores
+
+FloatArray = npt.NDArray[np.float64]
+
+MIN_USERS = 2  # one cluster has no between-user variance
+MIN_POSITIVES = 10  # [D] fewer positives: F1 and AP jump with single rows
+MIN_DEFINED = 0.95  # [D] share of resamples in which the statistic must exist
+QUANTILES = (0.025, 0.975)
+_BLOCK = 64  # resamples widened to float64 at a time: bounds memory
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value with its 95 % interval.
+
+    Attributes:
+        value: on the rows as they are; NaN where it is not defined.
+        ci_low: lower end of the percentile interval; NaN if fewer than 2 users contribute.
+        ci_high: upper end.
+        n: rows or lists that the value rests on.
+        reliable: false: may be shown, may not be ranked.
+        replicates: (B,) the value in each resample; NaN where it is not defined.
+    """
+
+    value: float
+    ci_low: float
+    ci_high: float
+    n: int
+    reliable: bool
+    replicates: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """``a − b`` on the same resamples, with a two-sided bootstrap p value."""
+
+    value: float
+    ci_low: float
+    ci_high: float
+    n: int
+    reliable: bool
+    p_value: float
+
+
+class UserBootstrap:
+    """Resamples of users, drawn once.
+
+    Args:
+        users: ids of all users of the evaluated split, repeats allowed (U distinct).
+        replicates: number of resamples B; memory is 2·B·U bytes.
+        seed: of the draw.
+
+    Raises:
+        ValueError: no users, or ``replicates`` < 1.
+    """
+
+    def __init__(self, users: npt.ArrayLike, replicates: int = 1000, seed: int = 0) -> None:
+        self.users = np.unique(np.asarray(users))
+        if self.users.size == 0 or replicates < 1:
+            raise ValueError("a bootstrap needs at least one user and one replicate")
+        rng = np.random.default_rng(seed)
+        size = self.users.size
+        self.counts = np.empty((replicates, size), dtype=np.uint16)
+        for row in self.counts:  # a row is one multinomial draw of U users
+            row[:] = np.bincount(rng.integers(size, size=size), minlength=size)
+
+    def ratio(
+        self,
+        users: npt.ArrayLike,
+        numerator: npt.ArrayLike,
+        denominator: npt.ArrayLike,
+        n: int | None = None,
+    ) -> Estimate:
+        """Σ numerator / Σ denominator.
+
+        Args:
+            users: (n,) user of each row.
+            numerator: (n,).
+            denominator: (n,) ≥ 0.
+            n: reported size where it is not the number of rows.
+
+        Raises:
+            ValueError: lengths differ, a value is not finite, or a user was not drawn.
+        """
+        index = self._index(users)
+        top, bottom = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
+        if not top.shape == bottom.shape == index.shape:
+            raise ValueError(
+                f"users {index.shape}, numerator {top.shape} and denominator {bottom.shape} must be of one length"
+            )
+        if not (np.isfinite(top).all() and np.isfinite(bottom).all()):
+            raise ValueError("numerator or denominator holds values that are not finite")
+        sums = np.column_stack(
+            [np.bincount(index, weights=v, minlength=self.users.size) for v in (top, bottom)]
+        )
+        replicates = np.concatenate(
+            [
+                _divide((self.counts[start : start + _BLOCK].astype(np.float64) @ sums).T)
+                for start in range(0, len(self.counts), _BLOCK)
+            ]
+        )
+        value = float(_divide(np.array([[top.sum()], [bottom.sum()]]))[0])
+        contributing = int(np.count_nonzero(sums[:, 1]))
+        return _estimate(value, replicates, top.size if n is None else n, contributing)
+
+    def mean(self, users: npt.ArrayLike, values: npt.ArrayLike) -> Estimate:
+        """Mean over the rows whose value is defined (not NaN); ``n`` counts those. Arguments as :meth:`ratio`."""
+        value = np.asarray(values, np.float64)
+        defined = ~np.isnan(value)
+        return self.ratio(np.asarray(users)[defined], value[defined], np.ones(int(defined.sum())))
+
+    def f1(
+        self, users: npt.ArrayLike, y: npt.ArrayLike, p: npt.ArrayLike, threshold: float
+    ) -> Estimate:
+        """F1 of ``p >= threshold``; not reliable below 10 positives or with one class.
+
+        Args:
+            users: (n,) user of each row.
+            y: (n,) labels, 0 or 1.
+            p: (n,) predictions.
+            threshold: fitted on validation rows (L9).
+
+        Raises:
+            ValueError: as :meth:`ratio`, or a label is not 0/1.
+        """
+        estimate = self.ratio(users, *f1_counts(y, p, threshold), n=np.size(y))
+        return _mark(estimate, y)
+
+    def average_precision(
+        self, users: npt.ArrayLike, y: npt.ArrayLike, p: npt.ArrayLike
+    ) -> Estimate:
+        """AP under resampled row weights; not reliable below 10 positives or with one class. Arguments as :meth:`f1`."""
+        label, score = labels_and_scores(y, p)
+        index = self._index(users)
+        order = np.argsort(-score, kind="stable")
+        descending = score[order]
+        tie_ends = np.append(descending[1:] != descending[:-1], True)[: score.size]
+        replicates = _weighted_ap(label[order], index[order], tie_ends, self.counts)
+        value = average_precision(label, score)
+        return _mark(_estimate(value, replicates, label.size, np.unique(index).size), label)
+
+    def _index(self, users: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        ids = np.asarray(users)
+        index = np.searchsorted(self.users, ids).clip(max=self.users.size - 1)
+        unknown = self.users[index] != ids
+        if unknown.any():
+            raise ValueError(
+                f"user {ids[unknown][0]} was not drawn: give UserBootstrap the users of all rows"
+            )
+        return index.astype(np.int64)
+
+
+def macro(estimates: Sequence[Estimate]) -> Estimate:
+    """Unweighted mean of estimates from one bootstrap; its ``n`` is the smallest, and it is reliable if all are.
+
+    Raises:
+        ValueError: nothing to average.
+    """
+    if not estimates:
+        raise ValueError("a macro average needs at least one estimate")
+    replicates = np.mean([e.replicates for e in estimates], axis=0)
+    value = float(np.mean([e.value for e in estimates]))
+    low, high = _interval(replicates)
+    reliable = all(e.reliable for e in estimates)
+    return Estimate(value, low, high, min(e.n for e in estimates), reliable, replicates)
+
+
+def paired(a: Estimate, b: Estimate) -> Difference:
+    """Difference of two models judged on the same rows with the same resamples.
+
+    p = min(1, 2 (1 + min(#{d ≤ 0}, #{d ≥ 0})) / (B + 1)): never 0, and below 5 % when the 95 % interval excludes 0.
+
+    Raises:
+        ValueError: different resamples or different rows.
+    """
+    if a.replicates.shape != b.replicates.shape or a.n != b.n:
+        raise ValueError(
+            f"not comparable: n {a.n} and {b.n}, resamples {a.replicates.size} and {b.replicates.size}"
+        )
+    difference = a.replicates - b.replicates
+    low, high = _interval(difference)
+    defined = difference[~np.isnan(difference)]
+    p_value = np.nan
+    if defined.size:
+        count = min(np.count_nonzero(defined <= 0), np.count_nonzero(defined >= 0))
+        p_value = min(1.0, 2 * (1 + count) / (defined.size + 1))
+    return Difference(a.value - b.value, low, high, a.n, a.reliable and b.reliable, p_value)
+
+
+def holm(p_values: npt.ArrayLike) -> FloatArray:
+    """Holm-adjusted p values of one table; NaN stays NaN and is not counted as a test."""
+    p = np.asarray(p_values, np.float64)
+    adjusted = np.full(p.shape, np.nan)
+    order = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]  # NaN sorts last
+    steps = p[order] * np.arange(order.size, 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return adjusted
+
+
+def _divide(pair: FloatArray) -> FloatArray:
+    undefined: FloatArray = np.full(pair.shape[1], np.nan)
+    return np.divide(pair[0], pair[1], out=undefined, where=pair[1] > 0)
+
+
+def _interval(replicates: FloatArray) -> tuple[float, float]:
+    defined = replicates[~np.isnan(replicates)]
+    if defined.size == 0:
+        return np.nan, np.nan
+    low, high = np.quantile(defined, QUANTILES)
+    return float(low), float(high)
+
+
+def _estimate(value: float, replicates: FloatArray, n: int, n_users: int) -> Estimate:
+    if n_users < MIN_USERS:
+        replicates = np.full_like(replicates, np.nan)
+    defined = float(np.mean(~np.isnan(replicates)))
+    low, high = _interval(replicates)
+    return Estimate(value, low, high, n, defined >= MIN_DEFINED, replicates)
+
+
+def _mark(estimate: Estimate, y: npt.ArrayLike) -> Estimate:
+    """Withdraw `reliable` where a class is too small."""
+    n_positive = int(np.sum(np.asarray(y)))
+    enough = n_positive >= MIN_POSITIVES and n_positive < np.size(y)
+    e = estimate
+    return Estimate(e.value, e.ci_low, e.ci_high, e.n, e.reliable and enough, e.replicates)
+
+
+@njit(cache=True)
+def _weighted_ap(
+    label: FloatArray,
+    user: npt.NDArray[np.int64],
+    tie_ends: npt.NDArray[np.bool_],
+    counts: npt.NDArray[np.uint16],
+) -> FloatArray:
+    """AP of rows sorted by falling score, each row weighted by the count of its user; (B,)."""
+    values = np.full(counts.shape[0], np.nan)
+    for b in range(counts.shape[0]):
+        true_positive = predicted = before = area = 0.0
+        for i in range(label.size):
+            weight = counts[b, user[i]]
+            true_positive += weight * label[i]
+            predicted += weight
+            if tie_ends[i] and true_positive > before:
+                area += (true_positive - before) * true_positive / predicted
+                before = true_positive
+        if true_positive > 0:
+            values[b] = area / true_positive
+    return values

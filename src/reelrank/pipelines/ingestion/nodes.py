@@ -1,0 +1,56 @@
+"""Raw files to canonical tables, one provider and one reader per source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+from pydantic import Field
+
+from reelrank.buckets import BucketedTable, EngineOptions
+from reelrank.options import Options
+from reelrank.sources import kuairand
+from reelrank.sources.manifest import Manifest
+from reelrank.worlds.kuairand import WorldOptions, write_world
+
+
+class RawOptions(Options):
+    """Where a source's raw files come from (ARCHITECTURE choice 2)."""
+
+    kind: Literal["world", "files"] = Field(
+        description="world: write the sample world; files: official files"
+    )
+    root: Path = Field(description="folder that holds the official folders")
+    variant: Literal["pure", "1k", "27k"] = Field("pure", description="release of KuaiRand")
+
+
+def provide_kuairand(raw: RawOptions, world: WorldOptions) -> dict[str, Any]:
+    """Write the sample world if asked and not yet there; find and check the official files."""
+    if raw.kind == "world":
+        write_world(world, raw.root)
+    return kuairand.find_files(raw.root, raw.variant, raw.kind).to_dict()
+
+
+def ingest_kuairand(
+    raw_manifest: dict[str, Any], ingest: kuairand.IngestOptions, engine: EngineOptions
+) -> tuple[
+    BucketedTable,
+    pl.DataFrame,
+    pl.DataFrame,
+    pl.DataFrame,
+    pl.DataFrame,
+    pl.DataFrame,
+    dict[str, Any],
+]:
+    """Read, check, re-index and sort; bad rows go to quarantine."""
+    tables = kuairand.ingest(Manifest.from_dict(raw_manifest), ingest, engine)
+    return (
+        tables.interactions,
+        tables.items,
+        tables.users,
+        tables.user_map,
+        tables.item_map,
+        tables.quarantine,
+        tables.report,
+    )
