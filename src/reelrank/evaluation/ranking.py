@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -46,27 +47,15 @@ def ndcg(
     """
     score, rel = np.asarray(scores, dtype=np.float64), np.asarray(relevance, dtype=np.float64)
     ids, of_list = np.unique(np.asarray(list_ids), return_inverse=True)
-    _check(k, score=score, relevance=rel, list_ids=of_list)
+    _check(k, scores=score, relevance=rel, list_ids=of_list)
     if (rel < 0).any():
         raise ValueError(
             "relevance must be ≥ 0 (NDCG is not defined for negative gains): shift or clip it"
         )
     gains = np.exp2(rel) - 1 if gain == "exponential" else rel
-    if gains.size == 0:
-        return ids, np.empty(0)
-
-    # The last key makes the order of summation, and so the last bit, independent of row order.
-    order = np.lexsort((gains, -score, of_list))
-    sorted_list, sorted_score = of_list[order], score[order]
-    discount = _discount(_rank_in_list(sorted_list), k)
-    new_tie = np.r_[True, (np.diff(sorted_list) != 0) | (sorted_score[1:] != sorted_score[:-1])]
-    tie = np.cumsum(new_tie) - 1
-    mean_discount = np.bincount(tie, weights=discount) / np.bincount(tie)
-    dcg = _sum_by(sorted_list, gains[order] * mean_discount[tie], ids.size)
-
-    best = np.lexsort((-gains, of_list))  # same lists, same lengths: `discount` still fits
-    ideal = _sum_by(of_list[best], gains[best] * discount, ids.size)
-    return ids, _divide(dcg, ideal)
+    order = np.argsort(of_list, kind="stable")
+    ends = np.cumsum(np.bincount(of_list))
+    return ids, _ndcg_by_list(score[order], gains[order], ends, _discount(np.arange(1, k + 1), k))
 
 
 def ndcg_from_ranks(
@@ -124,16 +113,32 @@ def _sum_by(index: npt.NDArray[Any], values: FloatArray, size: int) -> FloatArra
     return np.bincount(index, weights=values, minlength=size).astype(np.float64)
 
 
-def _divide(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
-    undefined = np.full(numerator.shape, np.nan)
-    return np.divide(numerator, denominator, out=undefined, where=denominator > 0)
-
-
-def _rank_in_list(sorted_list: npt.NDArray[Any]) -> IntArray:
-    """1-based place of each row among the rows of its list; rows are sorted by list."""
-    length = np.bincount(sorted_list)
-    start: IntArray = np.cumsum(length) - length
-    return np.arange(1, sorted_list.size + 1) - start[sorted_list]
+@njit(cache=True)
+def _ndcg_by_list(
+    scores: FloatArray, gains: FloatArray, ends: IntArray, discount: FloatArray
+) -> FloatArray:
+    """NDCG (L,) of lists that lie one after the other; ``discount`` (K,) belongs to places 1 … K."""
+    values = np.full(ends.size, np.nan)
+    start = 0
+    for index, end in enumerate(ends):
+        gain = gains[start:end]
+        size = end - start
+        top = min(size, discount.size)
+        ideal = (np.sort(gain)[::-1][:top] * discount[:top]).sum()
+        if ideal > 0:
+            score = scores[start:end]
+            order = np.argsort(-score)
+            dcg, place = 0.0, 0
+            while place < top:  # one step per group of equal scores
+                last, total = place, 0.0
+                while last < size and score[order[last]] == score[order[place]]:
+                    total += gain[order[last]]
+                    last += 1
+                dcg += total * discount[place : min(last, top)].sum() / (last - place)
+                place = last
+            values[index] = dcg / ideal
+        start = end
+    return values
 
 
 def _best_rank(

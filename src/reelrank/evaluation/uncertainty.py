@@ -150,7 +150,8 @@ class UserBootstrap:
         order = np.argsort(-score, kind="stable")
         descending = score[order]
         tie_ends = np.append(descending[1:] != descending[:-1], True)[: score.size]
-        replicates = _weighted_ap(label[order], index[order], tie_ends, self.counts)
+        by_user = np.ascontiguousarray(self.counts.T)
+        replicates = _weighted_ap(label[order], index[order], tie_ends, by_user)
         value = average_precision(label, score)
         return _mark(_estimate(value, replicates, label.size, np.unique(index).size), label)
 
@@ -213,8 +214,9 @@ def holm(p_values: npt.ArrayLike) -> FloatArray:
 
 
 def _divide(pair: FloatArray) -> FloatArray:
-    undefined: FloatArray = np.full(pair.shape[1], np.nan)
-    return np.divide(pair[0], pair[1], out=undefined, where=pair[1] > 0)
+    quotient: FloatArray = np.full(pair.shape[1], np.nan)
+    np.divide(pair[0], pair[1], out=quotient, where=pair[1] > 0)
+    return quotient
 
 
 def _interval(replicates: FloatArray) -> tuple[float, float]:
@@ -248,17 +250,23 @@ def _weighted_ap(
     tie_ends: npt.NDArray[np.bool_],
     counts: npt.NDArray[np.uint16],
 ) -> FloatArray:
-    """AP of rows sorted by falling score, each row weighted by the count of its user; (B,)."""
-    values = np.full(counts.shape[0], np.nan)
-    for b in range(counts.shape[0]):
-        true_positive = predicted = before = area = 0.0
-        for i in range(label.size):
-            weight = counts[b, user[i]]
-            true_positive += weight * label[i]
-            predicted += weight
-            if tie_ends[i] and true_positive > before:
-                area += (true_positive - before) * true_positive / predicted
-                before = true_positive
-        if true_positive > 0:
-            values[b] = area / true_positive
-    return values
+    """AP of rows sorted by falling score, each weighted by the count (U, B) of its user; (B,)."""
+    n_replicates = counts.shape[1]
+    true_positive, predicted = np.zeros(n_replicates), np.zeros(n_replicates)
+    before, area = np.zeros(n_replicates), np.zeros(n_replicates)
+    new_positive = False
+    for i in range(label.size):
+        weight = counts[user[i]]
+        for b in range(n_replicates):  # contiguous in memory: vectorised by the compiler
+            predicted[b] += weight[b]
+        if label[i] == 1:
+            new_positive = True
+            for b in range(n_replicates):
+                true_positive[b] += weight[b]
+        if tie_ends[i] and new_positive:
+            new_positive = False
+            for b in range(n_replicates):
+                if true_positive[b] > before[b]:
+                    area[b] += (true_positive[b] - before[b]) * true_positive[b] / predicted[b]
+                    before[b] = true_positive[b]
+    return np.where(true_positive > 0, area / np.maximum(true_positive, 1.0), np.nan)

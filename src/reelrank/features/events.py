@@ -33,7 +33,7 @@ class Events(CanonicalTable):
     scenario: pl.Int16 = pa.Field(ge=0, description="place in the app")
     session_id: pl.Int64 = pa.Field(ge=0, description="session of the user")
     request_id: pl.Int64 = pa.Field(ge=0, description="items sent together")
-    split: pl.Enum(SPLITS) = pa.Field(description="train, val or test")
+    split: pl.Enum(SPLITS) = pa.Field(description="train, val or test")  # type: ignore[valid-type]  # a pandera annotation is a value
     is_rand: pl.Int8 = pa.Field(
         isin=[0, 1], description="1 = uniformly random exposure", metadata={"unit": "0/1"}
     )

@@ -16,7 +16,6 @@ from reelrank.tables import Histories
 
 MS_PER_HOUR = 3_600_000
 WATCH_RATIO_CAP = 2.0  # as in r_immediate, METHODS §3.8 [D]
-AVERAGED = ("long_view", "click", "like", "watch_ratio")
 
 
 class HistoryOptions(Options):
@@ -47,17 +46,22 @@ def histories(
         ValueError: rows are not sorted by (user_id, ts_ms, row_id).
     """
     require_time_order(interactions)
-    feedback = [
-        interactions[name].cast(pl.Float32).clip(upper_bound=WATCH_RATIO_CAP).to_numpy()
-        for name in AVERAGED
-    ]  # nulls become NaN
-    user = interactions["user_id"].to_numpy()
-    ts_ms = interactions["ts_ms"].to_numpy()
-    category = item_category[interactions["item_id"].to_numpy()]
-    n_before, hours, averages = _scan(
-        user, ts_ms, category, int(item_category.max(initial=-1)) + 1, *feedback, options.alpha
+    feedback = interactions.select(
+        pl.col("long_view", "click", "like").cast(pl.Float32),
+        pl.col("watch_ratio").clip(upper_bound=WATCH_RATIO_CAP),
     )
-    names = [f"ema_{name}" for name in AVERAGED] + ["ema_category_long_view"]
+    category = item_category[interactions["item_id"].to_numpy()]
+    n_categories = int(item_category.max(initial=-1)) + 1
+    user, ts_ms = interactions["user_id"].to_numpy(), interactions["ts_ms"].to_numpy()
+    n_before, hours, averages = _scan(
+        user,
+        ts_ms,
+        category,
+        n_categories,
+        feedback.to_numpy(order="fortran").T,  # (K, n) without a copy; nulls become NaN
+        options.alpha,
+    )
+    names = [*(f"ema_{name}" for name in feedback.columns), "ema_category_long_view"]
     floats = {"hours_since_last": hours} | dict(zip(names, averages, strict=True))
     frame = interactions.select("user_id", "row_id").with_columns(
         pl.Series("n_before", n_before),
@@ -81,7 +85,7 @@ def require_time_order(interactions: pl.DataFrame) -> None:
         )
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]  # numba has no types
+@njit(cache=True)
 def _first_unsorted(
     user: npt.NDArray[np.int32], ts_ms: npt.NDArray[np.int64], row_id: npt.NDArray[np.int64]
 ) -> int:
@@ -97,7 +101,7 @@ def _first_unsorted(
     return -1
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]  # numba has no types
+@njit(cache=True)
 def _blend(mean: float, value: float, alpha: float) -> float:
     if np.isnan(value):
         return mean
@@ -106,45 +110,37 @@ def _blend(mean: float, value: float, alpha: float) -> float:
     return mean + alpha * (value - mean)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]  # numba has no types
-def _scan(
+@njit(cache=True)
+def _scan(  # noqa: PLR0917 (numba takes no keywords)
     user: npt.NDArray[np.int32],
     ts_ms: npt.NDArray[np.int64],
     category: npt.NDArray[np.int32],
     n_categories: int,
-    long_view: npt.NDArray[np.float32],
-    click: npt.NDArray[np.float32],
-    like: npt.NDArray[np.float32],
-    watch_ratio: npt.NDArray[np.float32],
+    feedback: npt.NDArray[np.float32],
     alpha: float,
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    n = len(user)
+    """Averages before each row: of each of the (K, n) feedbacks, and last of feedback 0 within the row's category."""
+    n_feedbacks, n = feedback.shape
     n_before = np.zeros(n, np.int32)
     hours = np.full(n, np.nan, np.float32)
-    averages = np.empty((5, n), np.float32)
+    averages = np.full((n_feedbacks + 1, n), np.nan, np.float32)
+    mean = np.empty(n_feedbacks, np.float64)
     by_category = np.empty(n_categories, np.float64)
     owner = np.full(n_categories, -1, np.int64)  # the user whose mean `by_category` holds
     for i in range(n):
         if i == 0 or user[i] != user[i - 1]:
-            m_long = m_click = m_like = m_watch = np.nan
+            mean[:] = np.nan
         else:
             n_before[i] = n_before[i - 1] + 1
             hours[i] = (ts_ms[i] - ts_ms[i - 1]) / MS_PER_HOUR
-        averages[0, i] = m_long
-        averages[1, i] = m_click
-        averages[2, i] = m_like
-        averages[3, i] = m_watch
-        m_long = _blend(m_long, long_view[i], alpha)
-        m_click = _blend(m_click, click[i], alpha)
-        m_like = _blend(m_like, like[i], alpha)
-        m_watch = _blend(m_watch, watch_ratio[i], alpha)
+        for k in range(n_feedbacks):
+            averages[k, i] = mean[k]
+            mean[k] = _blend(mean[k], feedback[k, i], alpha)
         c = category[i]
-        if c < 0:
-            averages[4, i] = np.nan
-            continue
-        if owner[c] != user[i]:
-            owner[c] = user[i]
-            by_category[c] = np.nan
-        averages[4, i] = by_category[c]
-        by_category[c] = _blend(by_category[c], long_view[i], alpha)
+        if c >= 0:
+            if owner[c] != user[i]:
+                owner[c] = user[i]
+                by_category[c] = np.nan
+            averages[n_feedbacks, i] = by_category[c]
+            by_category[c] = _blend(by_category[c], feedback[0, i], alpha)
     return n_before, hours, averages

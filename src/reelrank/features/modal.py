@@ -122,8 +122,8 @@ def metadata_proxy(
     """
     train = np.zeros(items.height, np.bool_)
     train[train_item_ids] = True
-    size = np.sqrt(items["width"].cast(pl.Float64) * items["height"]).log()
-    aspect = (items["width"] / items["height"]).log()
+    width, height = items["width"].cast(pl.Float64), items["height"].cast(pl.Float64)
+    aspect, size = (width / height).log(), (width * height).sqrt().log()
     duration = items["duration_ms"].cast(pl.Float64).log()
     visual_fields = ("video_type", "upload_type", "category_1", "tags")
     visual = np.hstack(
@@ -186,7 +186,7 @@ def _standardise(values: npt.NDArray[np.floating], train: npt.NDArray[np.bool_])
     fitted = known & train[:, None]
     n = np.maximum(fitted.sum(0), 1)
     mean = np.where(fitted, values, 0).sum(0, dtype=np.float64) / n
-    sd = np.sqrt(np.where(fitted, values - mean, 0).__pow__(2).sum(0, dtype=np.float64) / n)
+    sd = np.sqrt(np.square(np.where(fitted, values - mean, 0)).sum(0) / n)
     sd[sd < 1e-6] = 1.0
     return np.where(known, (values - mean) / sd, 0).astype(np.float32)
 

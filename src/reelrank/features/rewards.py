@@ -182,7 +182,7 @@ def _retention(
     return np.where(has_next, 0.0, last).astype(np.float32)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]  # numba has no types
+@njit(cache=True)
 def _interest(
     user: npt.NDArray[np.int32],
     item: npt.NDArray[np.int32],
@@ -214,7 +214,7 @@ def _interest(
     return out
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]  # numba has no types
+@njit(cache=True)
 def discounted_returns(
     reward: npt.NDArray[np.float32], has_next: npt.NDArray[np.bool_], gamma: float
 ) -> npt.NDArray[np.float32]:

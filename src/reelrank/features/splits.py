@@ -16,7 +16,6 @@ from reelrank.options import Options
 from reelrank.tables import SPLITS, SplitName, Splits
 
 LOCAL_TIME = timezone(timedelta(hours=8))  # Asia/Shanghai has had no summer time since 1991
-SplitPart = Literal["train", "val", "test"]
 
 
 class SplitOptions(Options):
@@ -59,7 +58,7 @@ class Cuts(Options):
     val_end_ms: int = Field(description="start of test")
     end_ms: int = Field(description="just after the last time of the log: where the data end")
 
-    def end_of(self, part: SplitPart) -> int:
+    def end_of(self, part: str) -> int:
         """First time (UTC epoch ms) that no longer belongs to ``part``."""
         return {"train": self.train_end_ms, "val": self.val_end_ms, "test": self.end_ms}[part]
 

@@ -51,12 +51,21 @@ class Policy(Protocol):
 class RankingModel(nn.Module, ABC):
     """Base of the trained models: user state and item state apart, so that each is computed once, then a head.
 
-    A subclass is built as ``Model(config, spec)`` and is a :class:`Policy`.
+    A subclass is built as ``Model(config, spec)`` and is a :class:`Policy`. What it keeps about the inputs (item memory,
+    vocabularies) is in persistent buffers, filled by :meth:`refresh`.
+
+    Attributes:
+        learns_q: false for a supervised ranker, whose ``q`` is no value and gets no DQN loss.
     """
 
-    config: Options
-    spec: InputSpec
     learns_q: ClassVar[bool] = True
+
+    def __init__(self, config: Options, spec: InputSpec) -> None:
+        super().__init__()
+        self.config = config
+        self.spec = spec
+        self.register_buffer("refreshed", torch.tensor(False))
+        self.refreshed: Tensor
 
     @abstractmethod
     def user_state(self, inputs: ModelInputs, users: Tensor, ts: Tensor) -> Tensor:
@@ -73,6 +82,17 @@ class RankingModel(nn.Module, ABC):
     @torch.no_grad()
     def refresh(self, inputs: ModelInputs) -> None:
         """Recompute what the model keeps about ``inputs``; at each epoch's start and before evaluation."""
+        self._refresh(inputs)
+        self.refreshed.fill_(True)
+
+    def _refresh(self, inputs: ModelInputs) -> None:
+        """Overridden by a model that keeps something."""
+
+    def _require_refreshed(self) -> None:
+        if not self.refreshed:
+            raise RuntimeError(
+                f"{type(self).__name__} has not seen its inputs: call refresh(inputs) before the first batch"
+            )
 
     def forward(self, inputs: ModelInputs, users: Tensor, items: Tensor, ts: Tensor) -> Outputs:
         """Outputs for users (B,) and candidates (B, C), each list at its own time ts (B,), UTC epoch ms."""

@@ -117,7 +117,7 @@ for _level in LEVELS:
         f"{_level}_level_category_prob": pl.Float64(),
     }
 
-# role → (file name without variant and part, columns); roles of logs say what is_rand must be
+# role → (file name without its part and ending, columns), logs first and in time order
 FILES: dict[str, tuple[str, dict[str, pl.DataType]]] = {
     "log_standard_1": ("log_standard_4_08_to_4_21_{variant}", LOG_COLUMNS),
     "log_standard_2": ("log_standard_4_22_to_5_08_{variant}", LOG_COLUMNS),
@@ -128,9 +128,11 @@ FILES: dict[str, tuple[str, dict[str, pl.DataType]]] = {
     "captions": ("kuairand_video_captions", CAPTION_COLUMNS),
     "categories": ("kuairand_video_categories", CATEGORY_COLUMNS),
 }
-LOG_ROLES = ("log_standard_1", "log_standard_2", "log_random")
+STANDARD_LOGS = ("log_standard_1", "log_standard_2")
+RANDOM_LOG = "log_random"
+LOG_ROLES = (*STANDARD_LOGS, RANDOM_LOG)
 
-# (standard rows, random rows, users, videos in video_features_basic)
+# rows as published, duplicates included; items are those that occur in the logs
 PUBLISHED_COUNTS: dict[Variant, dict[str, int]] = {
     "pure": {"standard_rows": 1_436_609, "random_rows": 1_186_059, "users": 27_285, "standard_items": 7_551, "random_items": 7_583},
     "1k": {"standard_rows": 11_713_045, "random_rows": 43_028, "users": 1_000, "standard_items": 4_369_953, "random_items": 7_388},

@@ -43,9 +43,7 @@ def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], config: Mapping
     digest = _sync_and_hash(partial)
     named = folder / f"tensors-{digest[:16]}.safetensors"
     partial.replace(named)
-    text = json.dumps(
-        {"tensors": named.name, "sha256": digest, "config": dict(config)}, indent=1, sort_keys=True
-    )
+    text = json.dumps({"tensors": named.name, "sha256": digest, "config": dict(config)}, indent=1)
     partial_json = folder / f"{CONFIG_FILE}.partial"
     partial_json.write_text(text)
     _sync_and_hash(partial_json)

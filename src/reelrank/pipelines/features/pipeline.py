@@ -30,7 +30,7 @@ def create_pipeline(source: str = "kuairand") -> Pipeline:
         ),
         Node(
             build_item_modal,
-            ["raw_manifest", "interactions", "splits", "items", "item_map", "params:modal"],
+            ["raw_manifest", "splits", "interactions", "items", "item_map", "params:proxy"],
             "item_modal",
             name="build_item_modal",
         ),

@@ -1,0 +1,188 @@
+"""Cross-modal transformer with a gate: the tokens of three modalities become one vector per item.
+
+Source: MT-DQN (arXiv 2509.12269) Eq. 4–6, METHODS §3.3–§3.4. Shape suffixes: M items, T tokens of all modalities
+together, D = d_model, H heads, K = 3 modalities.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple, Self
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from reelrank.models.item_tokens import ItemTokens
+from reelrank.options import Options
+
+
+class FusionOptions(Options):
+    """Sizes of the cross-modal fusion; the defaults are the paper's where it states them."""
+
+    d_model: int = Field(
+        768, ge=4, description="width of a token [D: BERT-base width, divisible by 12]"
+    )
+    layers: int = Field(6, ge=1, description="encoder layers [S]")
+    heads: int = Field(12, ge=1, description="attention heads [S]")
+    ffn_multiple: int = Field(4, ge=1, description="width of the feed-forward layer / d_model [D]")
+    dropout: float = Field(0.1, ge=0, lt=1, description="on both residual branches [D]")
+    layout: Literal["joint"] = Field(
+        "joint", description="joint: every token attends to every modality [D]"
+    )
+    gate: Literal["scalar", "vector"] = Field(
+        "scalar", description="one weight per modality, or one per modality and channel [D]"
+    )
+    d_f: int = Field(256, ge=1, description="width of the fused vector f [D]")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.d_model % self.heads:
+            raise ValueError(f"heads {self.heads} must divide d_model {self.d_model}")
+        return self
+
+
+class Fused(NamedTuple):
+    """f (M, d_f) and the gate: (M, K) when scalar, (M, K, D) when vector; 0 for an absent modality."""
+
+    f: Tensor
+    gate: Tensor
+
+
+class _EncoderLayer(nn.Module):
+    """Pre-LN transformer layer; dropout acts on the residual branches, so that the fused attention kernel serves."""
+
+    def __init__(self, options: FusionOptions) -> None:
+        super().__init__()
+        d = options.d_model
+        self.heads = options.heads
+        self.norm_attention = nn.LayerNorm(d)
+        self.qkv = nn.Linear(d, 3 * d)
+        self.out = nn.Linear(d, d)
+        self.norm_ffn = nn.LayerNorm(d)
+        self.ffn = nn.Sequential(
+            nn.Linear(d, options.ffn_multiple * d),
+            nn.GELU(),
+            nn.Linear(options.ffn_multiple * d, d),
+        )
+        self.dropout = nn.Dropout(options.dropout)
+
+    def project(self, e_MTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each (M, H, T, D/H)."""
+        qkv = self.qkv(self.norm_attention(e_MTD))
+        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        return q, k, v
+
+    def forward(self, e_MTD: Tensor, key_mask_MT: Tensor) -> Tensor:
+        # MT-DQN Eq. 4–5: head_h = softmax(Q_h K_hᵀ/√d_k + log-mask) V_h
+        q, k, v = self.project(e_MTD)
+        heads = F.scaled_dot_product_attention(q, k, v, attn_mask=key_mask_MT[:, None, None, :])
+        e_MTD = e_MTD + self.dropout(self.out(heads.transpose(1, 2).flatten(2)))
+        out: Tensor = e_MTD + self.dropout(self.ffn(self.norm_ffn(e_MTD)))
+        return out
+
+
+class CrossModalFusion(nn.Module):
+    """Eq. 4–6: f = W_f Σ_m g_m z_m with g = softmax(W_g [z_v‖z_a‖z_t] + b + log present).
+
+    Args:
+        options: sizes.
+        token_lengths: T_m of each modality.
+        token_dims: D_m of each modality.
+    """
+
+    def __init__(
+        self, options: FusionOptions, token_lengths: tuple[int, ...], token_dims: tuple[int, ...]
+    ) -> None:
+        super().__init__()
+        d, k = options.d_model, len(token_dims)
+        self.options = options
+        self.project = nn.ModuleList(
+            nn.Sequential(nn.Linear(dim, d), nn.LayerNorm(d)) for dim in token_dims
+        )
+        self.type_embedding = nn.Parameter(torch.empty(k, d))
+        self.position = nn.ParameterList(torch.empty(length, d) for length in token_lengths)
+        for embedding in (self.type_embedding, *self.position):
+            nn.init.normal_(embedding, std=0.02)
+        self.layers = nn.ModuleList(_EncoderLayer(options) for _ in range(options.layers))
+        self.norm = nn.LayerNorm(d)
+        self.gate = nn.Linear(k * d, k if options.gate == "scalar" else k * d)
+        self.out = nn.Linear(d, options.d_f)
+
+    def forward(self, tokens: ItemTokens) -> Fused:
+        """Fuse the given items.
+
+        Args:
+            tokens: of M items (``ItemTokens.select``).
+
+        Returns:
+            f (M, d_f) and gate; an item without any modality gets gate 0 and f = the output bias.
+        """
+        e_MTD, key_mask_MT = self._embed(tokens)
+        for layer in self.layers:
+            e_MTD = layer(e_MTD, key_mask_MT)
+        z_MKD, present_MK = self._pool(self.norm(e_MTD), tokens)
+        gate = self._gate(z_MKD, present_MK)
+        weights = gate.unsqueeze(-1) if self.options.gate == "scalar" else gate
+        return Fused(self.out((weights * z_MKD).sum(1)), gate)
+
+    @torch.no_grad()
+    def attention_mass(self, tokens: ItemTokens) -> Tensor:
+        """Mean attention of modality m's tokens to modality n's, (layers, H, K, K).
+
+        Averages over items in which m is present, so each row sums to 1 (0 where no item has m). For export: the
+        training path never builds these weights.
+        """
+        e_MTD, key_mask_MT = self._embed(tokens)
+        owner_TK = self._owner(tokens)
+        query_MTK = torch.cat([m.mask for m in tokens.modalities], 1).unsqueeze(-1) * owner_TK
+        n_queries_MK = query_MTK.sum(1)
+        n_items_K = (n_queries_MK > 0).sum(0).clamp_min(1)
+        layers = []
+        for layer in self.layers:
+            q, k, _ = layer.project(e_MTD)  # type: ignore[operator]  # nn.ModuleList forgets its element type
+            logits = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+            logits = logits.masked_fill(~key_mask_MT[:, None, None, :], -math.inf)
+            to_modality = torch.softmax(logits, -1) @ owner_TK  # (M, H, T, K)
+            mass_MHKK = torch.einsum("mtk,mhtn->mhkn", query_MTK, to_modality)
+            mass_MHKK = mass_MHKK / n_queries_MK.clamp_min(1)[:, None, :, None]
+            layers.append(mass_MHKK.sum(0) / n_items_K[None, :, None])
+            e_MTD = layer(e_MTD, key_mask_MT)
+        return torch.stack(layers)
+
+    def _embed(self, tokens: ItemTokens) -> tuple[Tensor, Tensor]:
+        """e_m = LayerNorm(W_m x_m) + type_m + pos of all modalities, (M, T, D), and the key mask (M, T)."""
+        e = [
+            project(m.x) + self.type_embedding[i] + position
+            for i, (m, project, position) in enumerate(
+                zip(tokens.modalities, self.project, self.position, strict=True)
+            )
+        ]
+        mask = torch.cat([m.mask for m in tokens.modalities], dim=1)
+        # an item without any token attends everywhere, for a softmax over nothing is NaN; its gate is 0
+        return torch.cat(e, dim=1), mask | ~mask.any(1, keepdim=True)
+
+    def _owner(self, tokens: ItemTokens) -> Tensor:
+        """(T, K) float: 1 where token t belongs to modality k."""
+        lengths = torch.tensor([m.x.shape[1] for m in tokens.modalities])
+        owner = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+        return F.one_hot(owner, len(lengths)).float().to(self.type_embedding.device)
+
+    def _pool(self, e_MTD: Tensor, tokens: ItemTokens) -> tuple[Tensor, Tensor]:
+        """Masked mean of each modality, (M, K, D), and presence (M, K)."""
+        parts = torch.split(e_MTD, [m.x.shape[1] for m in tokens.modalities], dim=1)
+        z = [
+            (part * m.mask.unsqueeze(-1)).sum(1) / m.mask.sum(1, keepdim=True).clamp_min(1)
+            for part, m in zip(parts, tokens.modalities, strict=True)
+        ]
+        return torch.stack(z, dim=1), torch.stack([m.mask.any(1) for m in tokens.modalities], dim=1)
+
+    def _gate(self, z_MKD: Tensor, present_MK: Tensor) -> Tensor:
+        # MT-DQN Eq. 6
+        logits = self.gate(z_MKD.flatten(1))
+        if self.options.gate == "vector":
+            return torch.sigmoid(logits).view_as(z_MKD) * present_MK.unsqueeze(-1)
+        # log 0 as the smallest float: exactly 0 after softmax, and no NaN where nothing is present
+        logits = logits.masked_fill(~present_MK, torch.finfo(logits.dtype).min)
+        return torch.softmax(logits, dim=-1) * present_MK

@@ -1,0 +1,214 @@
+"""Window temporal graph network: users and items attend to their last events, strictly before a time.
+
+Source: MT-DQN (arXiv 2509.12269) Eq. 11, METHODS §3.6 (``window``). Shape suffixes: R roots, K neighbours, E unique
+(event, endpoint) neighbours, D = d_h.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from reelrank.models.inputs import InputSpec, ModelInputs
+from reelrank.options import Options
+
+_MS_PER_HOUR = 3_600_000
+
+
+class TGNNOptions(Options):
+    """Sizes of the temporal graph network; the defaults are the paper's where it states them."""
+
+    d_h: int = Field(128, ge=1, description="width of a node state [D: TGN-size vectors]")
+    layers: int = Field(3, ge=1, description="temporal attention layers [S]")
+    fanout: tuple[int, ...] = Field(
+        (10, 5, 3), description="last events that each layer attends to, top layer first [D]"
+    )
+    heads: int = Field(2, ge=1, description="attention heads [D]")
+    time_dim: int = Field(64, ge=1, description="width of the time encoding [D: PyG's example]")
+    message_dim: int = Field(
+        16, ge=1, description="width of the projected feedback of an event [D]"
+    )
+    content_dim: int = Field(32, ge=1, description="width of W f_v in an event's message [D]")
+    attribute_dim: int = Field(8, ge=1, description="width of a static attribute's embedding [D]")
+    dropout: float = Field(0.1, ge=0, lt=1, description="on a layer's output [D]")
+
+    @model_validator(mode="after")
+    def _shapes_agree(self) -> Self:
+        if len(self.fanout) != self.layers or min(self.fanout, default=0) < 1:
+            raise ValueError(f"fanout {self.fanout} needs {self.layers} numbers ≥ 1, one per layer")
+        if self.d_h % self.heads:
+            raise ValueError(f"heads {self.heads} must divide d_h {self.d_h}")
+        return self
+
+
+class TimeEncoding(nn.Module):
+    """Φ(Δ) = cos(ω Δ̃ + b), Δ̃ = hours / mean train gap; ω starts geometric, so that seconds and weeks both show."""
+
+    def __init__(self, dim: int, mean_gap_hours: float) -> None:
+        super().__init__()
+        self.omega = nn.Parameter(torch.logspace(-2, 3, dim))
+        self.phase = nn.Parameter(torch.zeros(dim))
+        self.register_buffer("mean_gap_hours", torch.tensor(mean_gap_hours))
+        self.mean_gap_hours: Tensor
+
+    def forward(self, delta_ms: Tensor) -> Tensor:
+        """Encode (…,) int64 ms as (…, dim)."""
+        gap = delta_ms.float() / _MS_PER_HOUR / self.mean_gap_hours
+        return torch.cos(gap.unsqueeze(-1) * self.omega + self.phase)
+
+
+class UserAttributes(nn.Module):
+    """MLP over embeddings of the static attributes: a user's state without any event."""
+
+    def __init__(self, cardinalities: tuple[int, ...], attribute_dim: int, out_dim: int) -> None:
+        super().__init__()
+        # all attributes share one table; offsets keep them apart
+        offsets = torch.tensor([0, *cardinalities], dtype=torch.int64).cumsum(0)[:-1]
+        self.register_buffer("offsets", offsets)
+        self.offsets: Tensor
+        self.embedding = nn.Embedding(max(sum(cardinalities), 1), attribute_dim)
+        self.mlp = nn.Sequential(
+            nn.Linear(max(len(cardinalities), 1) * attribute_dim, out_dim),
+            nn.ReLU(),
+            nn.Linear(out_dim, out_dim),
+        )
+        self.n_fields = len(cardinalities)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """(M, F) codes to (M, out_dim); without attributes every user gets the same learnt vector."""
+        codes = codes + self.offsets if self.n_fields else codes.new_zeros(len(codes), 1)
+        out: Tensor = self.mlp(self.embedding(codes).flatten(1))
+        return out
+
+
+class _TemporalAttention(nn.Module):
+    """One layer of Eq. 11; linear maps of a concatenation are applied part by part, each where it is smallest."""
+
+    def __init__(self, options: TGNNOptions) -> None:
+        super().__init__()
+        d, event = options.d_h, options.message_dim + options.content_dim
+        self.heads = options.heads
+        self.query = nn.Linear(d + options.time_dim, d)
+        self.event_kv = nn.Linear(d + event, 2 * d)
+        self.time_kv = nn.Linear(options.time_dim, 2 * d, bias=False)
+        self.merge = nn.Sequential(nn.Linear(2 * d, d), nn.ReLU(), nn.Linear(d, d))
+        self.norm = nn.LayerNorm(d)
+        self.dropout = nn.Dropout(options.dropout)
+
+    def forward(
+        self,
+        h_RD: Tensor,
+        *,
+        neighbours_ED: Tensor,
+        messages_E: Tensor,
+        index_RK: Tensor,
+        mask_RK: Tensor,
+        time_RKT: Tensor,
+        time_zero_T: Tensor,
+    ) -> Tensor:
+        """New root states (R, D) from their own and their neighbours' states of the layer below."""
+        r, k = index_RK.shape
+        q = self.query(torch.cat([h_RD, time_zero_T.expand(r, -1)], dim=1))
+        kv = self.event_kv(torch.cat([neighbours_ED, messages_E], dim=1))
+        kv = F.embedding(index_RK, kv) + self.time_kv(time_RKT)
+        key, value = kv.view(r, k, 2, self.heads, -1).unbind(2)
+        # MT-DQN Eq. 11: α_uj = softmax_j((W_q[h_u‖Φ(0)])ᵀ (W_k[h_j‖msg‖Φ(t−t_uj)]) / √d)
+        logits = (q.view(r, 1, self.heads, -1) * key).sum(-1) / key.shape[-1] ** 0.5
+        logits = logits.masked_fill(~mask_RK.unsqueeze(-1), torch.finfo(logits.dtype).min)
+        alpha = torch.softmax(logits, dim=1) * mask_RK.unsqueeze(-1)
+        context = (alpha.unsqueeze(-1) * value).sum(1).flatten(1)
+        update = self.merge(torch.cat([context, h_RD], dim=1))
+        out: Tensor = self.norm(h_RD + self.dropout(update))
+        return out
+
+
+class WindowTGNN(nn.Module):
+    """Node states from the last events strictly before t, recursively (Eq. 11).
+
+    A neighbour's state is taken at the time of the event that connects it, so it knows only what came strictly before
+    that event. differs from the paper's sketch: residual + LayerNorm around each layer [D: three layers train].
+
+    Args:
+        options: sizes.
+        spec: sizes of the inputs.
+        d_f: width of the item memory.
+    """
+
+    def __init__(self, options: TGNNOptions, spec: InputSpec, d_f: int) -> None:
+        super().__init__()
+        self.options = options
+        self.user_base = UserAttributes(spec.user_cardinalities, options.attribute_dim, options.d_h)
+        self.item_base = nn.Linear(d_f, options.d_h)
+        self.feedback = nn.Linear(spec.message_dim, options.message_dim)
+        self.content = nn.Linear(d_f, options.content_dim)
+        self.time = TimeEncoding(options.time_dim, spec.mean_gap_hours)
+        # layers[0] is the top one, as in ``fanout``
+        self.layers = nn.ModuleList(_TemporalAttention(options) for _ in options.fanout)
+
+    def forward(self, inputs: ModelInputs, nodes: Tensor, ts: Tensor, memory: Tensor) -> Tensor:
+        """States of nodes at times.
+
+        Args:
+            inputs: events and user attributes.
+            nodes: (R,) int64; users 0 … n_users−1, item v is n_users + v.
+            ts: (R,) int64, UTC epoch ms; only events with a smaller ts_ms are seen.
+            memory: (n_items, d_f) item memory, no gradient flows into it.
+
+        Returns:
+            (R, d_h).
+        """
+        return self._state(inputs, nodes, ts, memory, depth=0)
+
+    def _state(
+        self, inputs: ModelInputs, nodes: Tensor, ts: Tensor, memory: Tensor, depth: int
+    ) -> Tensor:
+        if depth == len(self.layers):
+            return self._base(inputs, nodes, memory)
+        stream = inputs.stream
+        position_RK, mask_RK = stream.last_k(nodes, ts, self.options.fanout[depth])
+        # roots share neighbours: a state depends on (event, endpoint) only, so each is computed once
+        far_is_item_R = nodes < stream.n_users
+        endpoint, index_RK = torch.unique(
+            position_RK * 2 + far_is_item_R.unsqueeze(1), return_inverse=True
+        )
+        event_E, is_item_E = endpoint // 2, endpoint % 2 == 1
+        far_E = torch.where(is_item_E, stream.n_users + stream.item[event_E], stream.user[event_E])
+        below = self._state(
+            inputs,
+            torch.cat([nodes, far_E]),
+            torch.cat([ts, stream.ts_ms[event_E]]),
+            memory,
+            depth + 1,
+        )
+        messages_E = torch.cat(
+            [
+                self.feedback(stream.message[event_E]),
+                self.content(memory[stream.item[event_E]]),
+            ],
+            dim=1,
+        )
+        # padding carries event 0, which may lie after the root
+        delta_RK = (ts.unsqueeze(1) - stream.ts_ms[position_RK]).masked_fill(~mask_RK, 0)
+        out: Tensor = self.layers[depth](
+            below[: len(nodes)],
+            neighbours_ED=below[len(nodes) :],
+            messages_E=messages_E,
+            index_RK=index_RK,
+            mask_RK=mask_RK,
+            time_RKT=self.time(delta_RK),
+            time_zero_T=self.time(ts.new_zeros(1)),
+        )
+        return out
+
+    def _base(self, inputs: ModelInputs, nodes: Tensor, memory: Tensor) -> Tensor:
+        """Layer 0: attributes of users, memory of items."""
+        unique, inverse = torch.unique(nodes, return_inverse=True)
+        n_users = inputs.stream.n_users
+        # sorted ids: users come first
+        users, items = unique[unique < n_users], unique[unique >= n_users] - n_users
+        base = torch.cat([self.user_base(inputs.users.codes[users]), self.item_base(memory[items])])
+        return F.embedding(inverse, base)

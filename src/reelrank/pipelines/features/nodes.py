@@ -1,0 +1,70 @@
+"""Thin nodes over ``reelrank.features``."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from reelrank.buckets import BucketedTable, EngineOptions, map_buckets
+from reelrank.features.histories import HistoryOptions, histories
+from reelrank.features.modal import ProxyOptions, metadata_proxy, synthetic_item_modal
+from reelrank.features.splits import Cuts, SplitOptions, assign_split, require_rows, time_cuts
+from reelrank.sources.manifest import Manifest
+
+NO_CATEGORY = -1
+
+
+def cut_time(interactions: BucketedTable, split: SplitOptions) -> dict[str, Any]:
+    """Fit the boundaries of train, val and test on the range of the log."""
+    ts = pl.col("ts_ms")
+    first, last = interactions.scan().select(first=ts.min(), last=ts.max()).collect().row(0)
+    return time_cuts(split, first, last).model_dump()
+
+
+def split_interactions(
+    interactions: BucketedTable, split_cuts: dict[str, Any], engine: EngineOptions
+) -> BucketedTable:
+    """Name the part of each interaction; refuse a split with an empty part."""
+    cuts = Cuts(**split_cuts)
+    splits = map_buckets(partial(assign_split, cuts=cuts), [interactions], engine, "splits")
+    counts = splits.scan().group_by("split").len().collect()
+    require_rows(dict(counts.iter_rows()), cuts)
+    return splits
+
+
+def build_histories(
+    interactions: BucketedTable, items: pl.DataFrame, history: HistoryOptions, engine: EngineOptions
+) -> BucketedTable:
+    """What each user had done strictly before each row."""
+    category = pl.coalesce("category_1", pl.col("tags").list.first()).fill_null(NO_CATEGORY)
+    categories = items.select(category.cast(pl.Int32)).to_series().to_numpy()
+    function = partial(histories, item_category=categories, options=history)
+    return map_buckets(function, [interactions], engine, "histories")
+
+
+def build_item_modal(
+    raw_manifest: dict[str, Any],
+    splits: BucketedTable,
+    interactions: BucketedTable,
+    items: pl.DataFrame,
+    item_map: pl.DataFrame,
+    proxy: ProxyOptions,
+) -> pl.DataFrame:
+    """Modal embeddings: the world's own, or metadata proxies where a release has no media."""
+    manifest = Manifest.from_dict(raw_manifest)
+    if manifest.kind == "world":
+        return synthetic_item_modal(Path(manifest.root) / "modal", item_map)
+    return metadata_proxy(items, train_item_ids(interactions, splits), proxy)
+
+
+def train_item_ids(interactions: BucketedTable, splits: BucketedTable) -> npt.NDArray[np.int32]:
+    """Items with a train row, ascending: what encoders and vocabularies may be fitted on (L2)."""
+    shown = interactions.scan().select("row_id", "item_id")
+    train = splits.scan().filter(pl.col("split") == "train").select("row_id")
+    ids = shown.join(train, on="row_id", how="semi").select(pl.col("item_id").unique().sort())
+    return ids.collect().to_series().to_numpy()

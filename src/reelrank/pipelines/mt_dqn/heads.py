@@ -1,0 +1,65 @@
+"""The layers over a state that all trained models of this system share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from reelrank.models.event_stream import BEHAVIOURS
+from reelrank.models.policy import Outputs
+from reelrank.pipelines.mt_dqn.options import HeadOptions
+
+
+class CandidateHeads(nn.Module):
+    """s = LayerNorm([user ‖ item]); Q, behaviours and immediate reward on a trunk; the on-policy value on s, detached.
+
+    Args:
+        user_dim: width of a user state.
+        item_dim: width of an item state.
+        options: widths of the layers.
+        behaviour_weights: without them Q is learnt; with them it is Σ weight · p over the behaviours.
+    """
+
+    def __init__(
+        self,
+        user_dim: int,
+        item_dim: int,
+        options: HeadOptions,
+        behaviour_weights: tuple[float, float, float] | None = None,
+    ) -> None:
+        super().__init__()
+        first, second = options.hidden
+        state = user_dim + item_dim
+        self.norm = nn.LayerNorm(state)
+        self.trunk = nn.Sequential(
+            nn.Linear(state, first), nn.ReLU(), nn.Linear(first, second), nn.ReLU()
+        )
+        self.behaviours = nn.Linear(second, len(BEHAVIOURS))
+        self.reward = nn.Linear(second, 1)
+        self.value = nn.Sequential(
+            nn.Linear(state, options.value_hidden), nn.ReLU(), nn.Linear(options.value_hidden, 1)
+        )
+        self.behaviour_weights = behaviour_weights
+        self.q = nn.Linear(second, 1) if behaviour_weights is None else None
+
+    def forward(self, user_state: Tensor, item_state: Tensor) -> Outputs:
+        """Outputs (B, C) for user states (B, Du) and item states (B or 1, C, Dv)."""
+        b, c = len(user_state), item_state.shape[1]
+        state = self.norm(
+            torch.cat(
+                [user_state.unsqueeze(1).expand(-1, c, -1), item_state.expand(b, -1, -1)], dim=-1
+            )
+        )
+        trunk = self.trunk(state)
+        logits = self.behaviours(trunk)
+        if self.q is None:
+            q = torch.sigmoid(logits) @ logits.new_tensor(self.behaviour_weights)
+        else:
+            q = self.q(trunk).squeeze(-1)
+        return Outputs(
+            q=q,
+            behaviour_logits=logits,
+            # METHODS §3.9: judged beside Q̂, so it may not shape what Q̂ learns
+            value=self.value(state.detach()).squeeze(-1),
+            reward=self.reward(trunk).squeeze(-1),
+        )

@@ -1,0 +1,111 @@
+"""MT-DQN: cross-modal fusion, temporal graph network and a Q-network over candidates.
+
+Source: MT-DQN (arXiv 2509.12269) Eq. 4–6, 11, 14; METHODS §3.2–§3.7.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from reelrank.models.fusion import CrossModalFusion, Fused
+from reelrank.models.inputs import InputSpec, ModelInputs
+from reelrank.models.policy import Outputs, RankingModel
+from reelrank.models.registry import register
+from reelrank.models.tgnn import WindowTGNN
+from reelrank.pipelines.mt_dqn.heads import CandidateHeads
+from reelrank.pipelines.mt_dqn.options import MTDQNOptions
+
+_REFRESH_ITEMS = 1024  # items fused at once, bounds memory
+
+
+@register("mt_dqn", MTDQNOptions)
+class MTDQN(RankingModel):
+    """s = LayerNorm([f_v ‖ h_u ‖ h_v]), Q by 3 FC layers; the action is which candidate to show.
+
+    The item memory holds f of every item without gradient: graph messages read it, since fusing every neighbour afresh
+    would cost more than all else [D]. In training f of the batch's items is computed with gradient and written
+    through; in evaluation f is read from the memory, which is exact after ``refresh(inputs)``. A target network needs
+    ``refresh`` after each copy only if it shall not use the f that the copied model held.
+
+    Args:
+        config: sizes.
+        spec: sizes of the inputs.
+    """
+
+    config: MTDQNOptions
+
+    def __init__(self, config: MTDQNOptions, spec: InputSpec) -> None:
+        super().__init__(config, spec)
+        d_f, d_h = config.fusion.d_f, config.tgnn.d_h
+        self.fusion = CrossModalFusion(config.fusion, spec.token_lengths, spec.token_dims)
+        self.tgnn = WindowTGNN(config.tgnn, spec, d_f)
+        self.heads = CandidateHeads(d_h, d_f + d_h * config.item_graph_state, config.head)
+        self.link = (
+            nn.Sequential(nn.Linear(2 * d_h, d_h), nn.ReLU(), nn.Linear(d_h, 1))
+            if config.link_head
+            else None
+        )
+        self.register_buffer("item_memory", torch.zeros(spec.n_items, d_f))
+        self.item_memory: Tensor
+
+    def user_state(self, inputs: ModelInputs, users: Tensor, ts: Tensor) -> Tensor:
+        """h_u(t) of users (B,) at ts (B,): (B, d_h).
+
+        Raises:
+            RuntimeError: ``refresh`` was never called.
+        """
+        self._require_refreshed()
+        h_u: Tensor = self.tgnn(inputs, users, ts, self.item_memory)
+        return h_u
+
+    def item_state(self, inputs: ModelInputs, items: Tensor, ts: Tensor) -> Tensor:
+        """[f_v ‖ h_v(t)] of items (M,) at ts (M,): (M, d_f + d_h), or (M, d_f) without ``item_graph_state``.
+
+        Raises:
+            RuntimeError: ``refresh`` was never called.
+        """
+        self._require_refreshed()
+        f = self._fuse_through(inputs, items) if self.training else self.item_memory[items]
+        if not self.config.item_graph_state:
+            return f
+        h_v = self.tgnn(inputs, inputs.stream.n_users + items, ts, self.item_memory)
+        return torch.cat([f, h_v], dim=-1)
+
+    def head(self, user_state: Tensor, item_state: Tensor) -> Outputs:
+        """Outputs for user states (B, Du) and item states (B or 1, C, Dv)."""
+        outputs: Outputs = self.heads(user_state, item_state)
+        return outputs
+
+    def link_logits(self, h_u: Tensor, h_v: Tensor) -> Tensor:
+        """Logit of an event between user (…, d_h) and item (…, d_h): (…,). h_v = ``item_state[..., d_f:]``.
+
+        Raises:
+            RuntimeError: the model was built without ``link_head``.
+        """
+        if self.link is None:
+            raise RuntimeError("link_logits needs the option link_head: true")
+        logits: Tensor = self.link(torch.cat([h_u, h_v], dim=-1)).squeeze(-1)
+        return logits
+
+    def fuse(self, inputs: ModelInputs, items: Tensor) -> Fused:
+        """Fuse items (M,) afresh: f and gate; for export and monitors."""
+        fused: Fused = self.fusion(inputs.items.select(items))
+        return fused
+
+    def _fuse_through(self, inputs: ModelInputs, items: Tensor) -> Tensor:
+        """Fuse items (M,) with gradient, each distinct item fused once and written to the memory."""
+        unique, inverse = torch.unique(items, return_inverse=True)
+        f = self.fuse(inputs, unique).f
+        self.item_memory[unique] = f.detach().to(self.item_memory.dtype)
+        return F.embedding(inverse, f)
+
+    def _refresh(self, inputs: ModelInputs) -> None:
+        was_training = self.fusion.training
+        self.fusion.eval()
+        for items in torch.split(
+            torch.arange(self.spec.n_items, device=inputs.device), _REFRESH_ITEMS
+        ):
+            self.item_memory[items] = self.fuse(inputs, items).f.to(self.item_memory.dtype)
+        self.fusion.train(was_training)

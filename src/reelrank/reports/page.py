@@ -1,0 +1,167 @@
+"""A report as one HTML file that needs no network: text, tables and figures of one run."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import plotly.graph_objects as go
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from reelrank.reports import theme
+
+DataKind = Literal["world", "real"]
+BADGE = "synthetic data"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell: what is shown, a second line under it, the value it sorts by (null last), and whether it is greyed."""
+
+    text: str
+    detail: str = ""
+    sort: float | str | None = None
+    muted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table; the first column names the row, the others are aligned as numbers where ``numeric``."""
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    note: str = ""
+    numeric: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One number to see first, with its name and what it rests on."""
+
+    label: str
+    value: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of the page: heading, explanation in plain words (empty lines part paragraphs), then facts, tables, figures."""
+
+    heading: str
+    text: str = ""
+    figures: Sequence[go.Figure] = field(default=())
+    tables: Sequence[Table] = field(default=())
+    facts: Sequence[Fact] = field(default=())
+
+
+def render_page(
+    title: str,
+    subtitle: str,
+    sections: Sequence[Section],
+    meta: Mapping[str, str],
+    data_kind: DataKind,
+) -> str:
+    """The page as one string of HTML.
+
+    Args:
+        title: of the page; a generated world adds the badge "synthetic data".
+        subtitle: one sentence under it.
+        sections: in order; their headings are the contents.
+        meta: the footer: run id, code version, config hash, and under ``command`` the command that repeats the run.
+        data_kind: ``world`` marks the title and every table caption as synthetic.
+
+    Raises:
+        ValueError: a table without a caption, or with rows of another width than its header.
+    """
+    for section in sections:
+        for table in section.tables:
+            _check_table(table)
+    environment = Environment(
+        loader=PackageLoader("reelrank.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html").render(
+        title=title,
+        subtitle=subtitle,
+        badge=BADGE if data_kind == "world" else "",
+        sections=[_section(section) for section in sections],
+        meta=meta,
+        plotly=Markup(get_plotlyjs()),
+        themes=_script_json({mode: template_json(mode == "dark") for mode in ("light", "dark")}),
+    )
+
+
+def plain_table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+    """A table of numbers and words; numbers are shown with thousands separators or 4 significant digits."""
+    return Table(caption, columns, [[_plain(value) for value in row] for row in rows])
+
+
+def template_json(dark: bool) -> dict[str, Any]:
+    """The template as the page's script takes it."""
+    loaded: dict[str, Any] = json.loads(theme.template(dark=dark).to_json())
+    return loaded
+
+
+def _plain(value: object) -> Cell:
+    match value:
+        case Cell():
+            return value
+        case bool():
+            return Cell("yes" if value else "no", sort=int(value))
+        case int():
+            return Cell(f"{value:,}", sort=value)
+        case float():
+            return Cell(f"{value:.4g}", sort=value)
+        case None:
+            return Cell("–", muted=True)
+        case _:
+            return Cell(str(value), sort=str(value))
+
+
+def _section(section: Section) -> dict[str, Any]:
+    return {
+        "id": re.sub(r"\W+", "-", section.heading.lower()).strip("-"),
+        "heading": section.heading,
+        "paragraphs": [p.strip() for p in section.text.split("\n\n") if p.strip()],
+        "facts": section.facts,
+        "tables": section.tables,
+        "figures": [_figure(figure) for figure in section.figures],
+    }
+
+
+def _figure(figure: go.Figure) -> dict[str, Any]:
+    """Title and caption as text (they wrap and can be searched), the rest for the page's script."""
+    loaded = json.loads(figure.to_json())
+    layout = loaded["layout"]
+    title = layout.pop("title", {})
+    layout.pop("template", None)  # the page sets the one for the reader's colour scheme
+    return {
+        "title": title.get("text", ""),
+        "caption": title.get("subtitle", {}).get("text", ""),
+        "height": layout.get("height", 360),
+        "json": _script_json({"data": loaded["data"], "layout": layout}),
+    }
+
+
+def _script_json(value: object) -> Markup:
+    """JSON that cannot end the script element it stands in."""
+    return Markup(json.dumps(value, separators=(",", ":")).replace("<", "\\u003c"))
+
+
+def _check_table(table: Table) -> None:
+    if not table.caption.strip():
+        raise ValueError(f"the table with columns {list(table.columns)} has no caption")
+    for row in table.rows:
+        if len(row) != len(table.columns):
+            raise ValueError(
+                f"table {table.caption!r}: a row has {len(row)} cells, the header {len(table.columns)}"
+            )

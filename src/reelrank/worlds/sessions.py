@@ -1,0 +1,276 @@
+"""Sessions of every user in time: requests, rows, feedback, the planted return rule, random exposure.
+
+After a session whose rows have the mean true expected reward m, the user's next session starts within 24 hours of the last
+row with probability σ(a + b·m), else later. Sessions are more than an hour apart, the requests of a session less than
+15 minutes, so any gap rule between the two finds the planted sessions.
+"""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reelrank.worlds.latent import Ints
+from reelrank.worlds.policy import (
+    Policy,
+    RandomState,
+    draw_request,
+    make_scratch,
+    normal,
+    reward_of,
+    seed_state,
+    uniform,
+)
+from reelrank.worlds.response import (
+    COMPLETE_MEAN,
+    COMPLETE_SD,
+    LONG_VIEW_MS,
+    N_TABS,
+    PARTIAL_SD,
+    VALID_PLAY_MS,
+    Doubles,
+    Response,
+    affinity_of,
+    head_probability,
+    interest_at,
+    jit,
+    play_parts,
+    sigmoid,
+)
+
+MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
+SESSION_APART_MS = 61 * MINUTE_MS
+RANDOM_TAB = 1  # SCHEMAS §2.1: nearly all random exposures are in tab 1
+# share of the real rows of KuaiRand-Pure in each local hour
+HOURLY: Doubles = np.array([
+    0.036, 0.022, 0.015, 0.010, 0.008, 0.010, 0.018, 0.026, 0.034, 0.040, 0.046, 0.052,
+    0.059, 0.056, 0.051, 0.053, 0.056, 0.060, 0.057, 0.055, 0.057, 0.060, 0.064, 0.057,
+])  # fmt: skip
+
+ROW_COLUMNS = (
+    "user_id", "video_id", "is_click", "is_like", "is_follow", "is_comment", "is_forward", "is_hate", "long_view",
+    "play_time_ms", "profile_stay_time", "comment_stay_time", "is_profile_enter", "is_rand", "tab", "request", "position",
+)  # fmt: skip
+SESSION_COLUMNS = ("user_id", "start_ms", "end_ms", "n_rows", "mean_reward", "p_return", "returned")
+
+
+class Schedule(NamedTuple):
+    """When and how much each user watches; U users."""
+
+    gap_ms: Doubles  # (U,) mean time between sessions, for the start of the first one
+    later_ms: Doubles  # (U,) mean time beyond 24 h where the user does not return within them
+    session_rows: Doubles  # (U,) mean rows of a session
+    request_rows: float  # mean rows of a request
+    start_ms: int
+    stop_ms: int
+    random_start_ms: int
+    random_rate: float  # random rows per standard row from random_start_ms on
+    hourly: Doubles  # (24,) share of sessions by local hour, scaled to a maximum of 1
+    utc_offset_ms: int
+    tab_cdf: Doubles  # (15,)
+    tab_stay: float  # P(a request stays in the tab of the one before)
+    return_intercept: float
+    return_slope: float
+
+
+class Log(NamedTuple):
+    """Rows, requests and sessions in (user, time) order."""
+
+    rows: Ints  # (17, n) by ROW_COLUMNS; request counts within the block, −1 = random exposure
+    ts_ms: NDArray[np.int64]  # (n,)
+    propensity: Doubles  # (n,)
+    candidates: Ints  # (m, C) candidate set of each request
+    sessions: Doubles  # (s, 7) by SESSION_COLUMNS
+
+
+@jit
+def awake(state: RandomState, s: Schedule, ts_ms: float) -> bool:
+    """Whether a proposed start is accepted by the daily rhythm."""
+    hour = int((ts_ms + s.utc_offset_ms) // HOUR_MS) % 24
+    return uniform(state) < s.hourly[hour]
+
+
+@jit
+def geometric(state: RandomState, mean: float) -> int:
+    """1, 2, … with the given mean."""
+    if mean <= 1.0:
+        return 1
+    return 1 + int(math.log(1.0 - uniform(state)) / math.log(1.0 - 1.0 / mean))
+
+
+@jit
+def observe(
+    state: RandomState,
+    r: Response,
+    rows: Ints,
+    n: int,
+    tab: int,
+    user: int,
+    video: int,
+    affinity: float,
+) -> None:
+    """Draw the feedback of one exposure into column ``n`` of ``rows``."""
+    opened, engaged, complete, mean = play_parts(r, tab, user, video, affinity)
+    duration = int(round(math.exp(r.log_duration[video])))
+    is_open = uniform(state) < opened
+    play = 0
+    if is_open:
+        x = uniform(state)
+        if x < engaged * complete:
+            log_play = r.log_duration[video] + COMPLETE_MEAN + COMPLETE_SD * normal(state)
+        elif x < engaged:
+            log_play = mean + PARTIAL_SD * normal(state)
+        else:
+            log_play = r.skip_mean[tab] + r.skip_sd[tab] * normal(state)
+        play = int(round(math.exp(min(log_play, 21.0))))  # 2³¹ ms bounds the column
+    valid = play >= duration if duration <= VALID_PLAY_MS else play > VALID_PLAY_MS
+    long = play >= min(duration, LONG_VIEW_MS)
+    rows[0, n] = user
+    rows[1, n] = video
+    rows[2, n] = is_open if r.two_column[tab] else valid
+    for head in range(5):
+        drawn = uniform(state) < head_probability(r, tab, user, video, affinity, head)
+        rows[3 + head, n] = drawn and (is_open or head == 4)
+    rows[8, n] = long
+    rows[9, n] = play
+    # beside the planted heads: visits to the author's page and the comments, at the real rates given the play
+    enter = uniform(state) < (0.044 if long else 0.028 if valid else 0.0028)
+    rows[10, n] = int(math.exp(9.7 + normal(state))) if enter and uniform(state) < 0.005 else 0
+    in_comments = uniform(state) < (0.117 if long else 0.044 if valid else 0.002)
+    rows[11, n] = int(math.exp(8.7 + normal(state))) if in_comments or rows[5, n] else 0
+    rows[12, n] = enter
+    rows[14, n] = tab
+
+
+@jit
+def grow(array: Ints, capacity: int) -> Ints:
+    """``array`` (k, n) copied into (k, capacity)."""
+    out = np.empty((array.shape[0], capacity), array.dtype)
+    out[:, : array.shape[1]] = array
+    return out
+
+
+@jit
+def simulate_block(
+    first: int, last: int, seed: int, expected: int, r: Response, p: Policy, s: Schedule
+) -> Log:
+    """Everything that users ``first`` … ``last − 1`` see and do; each user has a random stream of their own."""
+    slack = p.n_candidates * (2 + int(s.random_rate)) + 2  # rows of one request, random ones included
+    rows = np.empty((17, expected + slack), np.int32)
+    reals = np.empty((2, expected + slack))  # ts_ms (exact in a double) and propensity
+    candidates = np.empty((p.n_candidates, expected // 2 + slack), np.int32)
+    sessions = np.empty((7, expected // 4 + slack))
+    scratch = make_scratch(r, p.n_candidates)
+    state = np.zeros(1, np.uint64)
+    n = m = q = 0
+    for user in range(first, last):
+        seed_state(state, seed, user)
+        ts = s.start_ms + uniform(state) * s.gap_ms[user]
+        while not awake(state, s, ts):
+            ts = s.start_ms + uniform(state) * s.gap_ms[user]
+        tab = int(np.searchsorted(s.tab_cdf, uniform(state), "right"))
+        while ts < s.stop_ms:
+            begin, start, reward = n, int(ts), 0.0
+            left = geometric(state, s.session_rows[user])
+            end = start
+            while left > 0 and ts < s.stop_ms:
+                ts_ms = int(ts)
+                shown = min(left, geometric(state, s.request_rows), p.n_candidates)
+                left -= shown
+                if n + slack > rows.shape[1]:
+                    rows, reals = grow(rows, 2 * rows.shape[1]), grow(reals, 2 * rows.shape[1])
+                if m == candidates.shape[1]:
+                    candidates = grow(candidates, 2 * m)
+                interest_at(r, user, ts_ms, scratch.interest)
+                draw_request(state, r, p, scratch, tab, user, ts_ms, m, shown)
+                candidates[:, m] = scratch.candidates
+                for j in range(shown):
+                    place = scratch.order[j]
+                    video, affinity = scratch.candidates[place], scratch.affinity[place]
+                    observe(state, r, rows, n, tab, user, video, affinity)
+                    rows[13, n], rows[15, n], rows[16, n] = 0, m, j
+                    reals[0, n], reals[1, n] = ts_ms, scratch.propensity[j]
+                    reward += reward_of(p, r, tab, user, video, affinity)
+                    n += 1
+                m += 1
+                end = ts_ms
+                if ts_ms >= s.random_start_ms:
+                    extra = int(s.random_rate * shown + uniform(state))
+                    for j in range(extra):
+                        at = ts_ms + int(50_000 * (j + uniform(state)) / extra) + 1
+                        if at >= s.stop_ms:
+                            break
+                        video = int(uniform(state) * len(r.vector))
+                        interest_at(r, user, at, scratch.interest)
+                        affinity = affinity_of(r, scratch.interest, video)
+                        observe(state, r, rows, n, RANDOM_TAB, user, video, affinity)
+                        rows[13, n], rows[15, n], rows[16, n] = 1, -1, -1
+                        reals[0, n], reals[1, n] = at, 1.0 / len(r.vector)
+                        reward += reward_of(p, r, RANDOM_TAB, user, video, affinity)
+                        n += 1
+                        end = at
+                gap = 2.5 * MINUTE_MS * math.exp(0.8 * normal(state))
+                ts = ts_ms + min(max(gap, 1.0 * MINUTE_MS), 14.0 * MINUTE_MS)
+                if uniform(state) >= s.tab_stay:
+                    tab = int(np.searchsorted(s.tab_cdf, uniform(state), "right"))
+            mean = reward / (n - begin)
+            p_return = sigmoid(s.return_intercept + s.return_slope * mean)
+            returned = uniform(state) < p_return
+            if q == sessions.shape[1]:
+                sessions = grow(sessions, 2 * q)
+            sessions[:, q] = (user, start, end, n - begin, mean, p_return, returned)
+            q += 1
+            ts = end
+            while True:
+                if returned:
+                    ts = end + SESSION_APART_MS + uniform(state) * (DAY_MS - SESSION_APART_MS)
+                else:
+                    ts = end + DAY_MS + 1 - s.later_ms[user] * math.log(1.0 - uniform(state))
+                if awake(state, s, ts):
+                    break
+    return Log(
+        rows[:, :n].copy(),
+        reals[0, :n].astype(np.int64),
+        reals[1, :n].copy(),
+        np.ascontiguousarray(candidates[:, :m].T),
+        np.ascontiguousarray(sessions[:, :q].T),
+    )
+
+
+def simulate(
+    seed: int, response: Response, policy: Policy, schedule: Schedule, rows_of_user: Doubles
+) -> list[Log]:
+    """Simulate all users in blocks, on two threads; the result does not depend on blocks or threads.
+
+    Args:
+        seed: of the log.
+        response: the calibrated response model.
+        policy: the logging policy.
+        schedule: times and session lengths.
+        rows_of_user: rows to expect of each user, (U,): sizes the buffers.
+
+    Returns:
+        One :class:`Log` per block of users, in order of users.
+    """
+    n_users = len(rows_of_user)
+    edges = np.unique(np.linspace(0, n_users, max(2, n_users // 512) + 1).astype(int))
+    bounds = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
+    sizes = [int(1.2 * rows_of_user[a:b].sum()) + 64 for a, b in bounds]
+    run = partial(simulate_block, r=response, p=policy, s=schedule)
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [
+            pool.submit(run, a, b, seed, size) for (a, b), size in zip(bounds, sizes, strict=True)
+        ]
+        return [job.result() for job in jobs]
+
+
+def tab_cdf(shares: Doubles) -> Doubles:
+    """Cumulative shares of the tabs, last value 1."""
+    cdf = np.cumsum(shares / shares.sum())
+    cdf[N_TABS - 1] = 1.0
+    return cdf

@@ -1,0 +1,173 @@
+"""The truth beside a generated world: the expected response of any user to any video at any time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike, NDArray
+from safetensors.numpy import load_file, save_file
+
+from reelrank.worlds.policy import Policy
+from reelrank.worlds.response import EXPECTED, N_TABS, Doubles, Response, expected_rows
+
+TRUTH_FOLDER = "_truth"
+REWARD_TERMS = ("watch_ratio", "like", "follow", "comment", "forward", "hate")
+FEEDBACK_TERMS = EXPECTED[:7]
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What a world knows about itself; raw ids are those of the official files.
+
+    Attributes:
+        root: folder of the world.
+        params: options and calibrated scalars (``params.json``).
+        response: arrays of the planted response model.
+        policy: arrays of the logging policy.
+    """
+
+    root: Path
+    params: dict[str, Any]
+    response: Response
+    policy: Policy
+
+    @classmethod
+    def load(cls, root: Path) -> Truth:
+        """Read ``<root>/_truth``.
+
+        Raises:
+            FileNotFoundError: there is no world at ``root``.
+        """
+        folder = Path(root) / TRUTH_FOLDER
+        if not (folder / "params.json").is_file():
+            raise FileNotFoundError(
+                f"{folder} holds no truth of a generated world; write one with write_world, or "
+                "leave out what needs the truth (real files have none)"
+            )
+        params = json.loads((folder / "params.json").read_text(encoding="utf-8"))
+        arrays = load_file(folder / "arrays.safetensors")
+        parts = {
+            kind: {
+                name: arrays.get(f"{kind}.{name}", params[kind].get(name)) for name in model._fields
+            }
+            for kind, model in (("response", Response), ("policy", Policy))
+        }
+        return cls(Path(root), params, Response(**parts["response"]), Policy(**parts["policy"]))
+
+    def expected(
+        self,
+        raw_user_ids: ArrayLike,
+        raw_video_ids: ArrayLike,
+        ts_ms: ArrayLike,
+        scenario: ArrayLike,
+    ) -> dict[str, Doubles]:
+        """True expectations; the arguments broadcast against each other to one shape.
+
+        Args:
+            raw_user_ids: ``user_id`` of the official files.
+            raw_video_ids: ``video_id`` of the official files.
+            ts_ms: UTC epoch ms.
+            scenario: tab, 0…14.
+
+        Returns:
+            P of click, long_view, like, follow, comment, forward, hate, then ``watch_ratio`` = E[min(play/duration, 2)]
+            and ``play_ms`` = E[play time in ms]. Videos whose published duration is null have a true one, used here.
+
+        Raises:
+            IndexError: an id or a scenario that the world does not have.
+        """
+        r = self.response
+        columns = np.broadcast_arrays(raw_user_ids, raw_video_ids, ts_ms, scenario)
+        for name, values, stop in (
+            ("user_id", columns[0], len(r.start)),
+            ("video_id", columns[1], len(r.vector)),
+            ("scenario", columns[3], N_TABS),
+        ):
+            if values.size and not (values.min() >= 0 and values.max() < stop):
+                raise IndexError(
+                    f"{name} {values.min()} … {values.max()}: this world has 0 … {stop - 1}"
+                )
+        out = expected_rows(r, *(np.ascontiguousarray(c, np.int64).ravel() for c in columns))
+        return {name: out[k].reshape(columns[0].shape) for k, name in enumerate(EXPECTED)}
+
+    def expected_matrix(
+        self, raw_user_ids: ArrayLike, raw_video_ids: ArrayLike, ts_ms: ArrayLike, scenario: int
+    ) -> dict[str, Doubles]:
+        """Each of B users (each at one time, ``ts_ms`` (B,) or one for all) with each of C videos: arrays (B, C)."""
+        users, videos = np.asarray(raw_user_ids), np.asarray(raw_video_ids)
+        return self.expected(users[:, None], videos[None], np.reshape(ts_ms, (-1, 1)), scenario)
+
+    def expected_immediate_reward(
+        self,
+        raw_user_ids: ArrayLike,
+        raw_video_ids: ArrayLike,
+        ts_ms: ArrayLike,
+        scenario: ArrayLike,
+        weights: Mapping[str, float] | None = None,
+    ) -> Doubles:
+        """Σ weight · expectation over ``weights``, by default those that the world was written with.
+
+        Linear in the feedback: the clip of METHODS §3.8 to [−1, 2] binds on few rows and is left out. Source: METHODS §3.8 [D].
+        """
+        weights = self.params["options"]["reward"] if weights is None else weights
+        expected = self.expected(raw_user_ids, raw_video_ids, ts_ms, scenario)
+        return np.asarray(sum(weight * expected[name] for name, weight in weights.items()))
+
+    def return_probability(self, session_mean: ArrayLike) -> Doubles:
+        """P(next session within 24 h of the last row), given the mean true expected reward of the session's rows."""
+        rule = self.params["options"]["return_rule"]
+        logit = rule["intercept"] + rule["slope"] * np.asarray(session_mean)
+        return np.asarray(1 / (1 + np.exp(-logit)))
+
+    def logging_scores(
+        self,
+        raw_user_ids: ArrayLike,
+        raw_video_ids: ArrayLike,
+        ts_ms: ArrayLike,
+        scenario: ArrayLike,
+    ) -> Doubles:
+        """What the logging policy ranks by: Σ_h w_h·p_h / temperature. P(i) of a draw = softmax over what is not yet shown."""
+        expected = self.expected(raw_user_ids, raw_video_ids, ts_ms, scenario)
+        weights = zip(FEEDBACK_TERMS, self.policy.weights, strict=True)
+        return np.asarray(sum(w * expected[name] for name, w in weights) / self.policy.temperature)
+
+    def exposures(self) -> pl.LazyFrame:
+        """One row per exposure: file, line, user_id, video_id, ts_ms, tab, propensity, request, position, candidates.
+
+        ``candidates`` (list of i32) is the whole candidate set of the request; the items of the request at smaller positions
+        were no longer in it. Random exposures have request null and propensity 1 / videos.
+        """
+        folder = self.root / TRUTH_FOLDER
+        requests = pl.scan_parquet(folder / "requests.parquet")
+        return pl.scan_parquet(folder / "exposures.parquet").join(
+            requests, on="request", how="left", maintain_order="left"
+        )
+
+    def sessions(self) -> pl.DataFrame:
+        """One row per session: user_id, start_ms, end_ms (last row), n_rows, mean_reward, p_return, returned."""
+        return pl.read_parquet(self.root / TRUTH_FOLDER / "sessions.parquet")
+
+
+def save_truth(
+    folder: Path, options: Mapping[str, Any], response: Response, policy: Policy
+) -> None:
+    """Write ``params.json`` and ``arrays.safetensors``: all that :meth:`Truth.load` needs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, NDArray[Any]] = {}
+    params: dict[str, Any] = {"options": dict(options)}
+    for kind, values in (("response", response._asdict()), ("policy", policy._asdict())):
+        params[kind] = {k: v for k, v in values.items() if not isinstance(v, np.ndarray)}
+        arrays |= {
+            f"{kind}.{k}": np.ascontiguousarray(v)
+            for k, v in values.items()
+            if isinstance(v, np.ndarray)
+        }
+    save_file(arrays, folder / "arrays.safetensors")
+    text = json.dumps(params, indent=1, ensure_ascii=False)
+    (folder / "params.json").write_text(text + "\n", encoding="utf-8")

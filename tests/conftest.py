@@ -1,0 +1,51 @@
+"""Fixtures shared by the tests that run Kedro."""
+
+import os
+from pathlib import Path
+
+import pytest
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def project():
+    """The bootstrapped project's folder."""
+    bootstrap_project(ROOT)
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def run(project):
+    """Run a pipeline in an environment with its data in a folder of its own."""
+
+    def run_pipeline(data_root, *, pipeline="mt_dqn", env="test", params=None, **kwargs):
+        runtime = {"data_root": str(data_root), **(params or {})}
+        with KedroSession.create(project, env=env, runtime_params=runtime) as session:
+            return session.run(pipeline_names=[pipeline], **kwargs)
+
+    return run_pipeline
+
+
+@pytest.fixture(scope="session")
+def catalog_of(project):
+    """The catalog of an environment, as a notebook sees it."""
+
+    def open_catalog(data_root, env="test"):
+        with KedroSession.create(
+            project, env=env, runtime_params={"data_root": str(data_root)}
+        ) as session:
+            return session.load_context().catalog
+
+    return open_catalog
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """The folder with real rows, or a skip that says why."""
+    folder = os.environ.get("REELRANK_REAL_DATA", "")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("REELRANK_REAL_DATA names no folder with real rows")
+    return Path(folder)

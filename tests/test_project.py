@@ -1,0 +1,69 @@
+"""Conventions of the Kedro project: what every pipeline, catalog entry and parameter keeps to."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+from kedro.framework.project import pipelines
+from kedro.framework.session import KedroSession
+
+ENVIRONMENTS = ("base", "test", "real", "paper")
+
+
+@pytest.fixture(scope="module")
+def contexts(project):
+    opened = {}
+    for env in ENVIRONMENTS:
+        with KedroSession.create(project, env=env) as session:
+            opened[env] = session.load_context()
+    return opened
+
+
+def test_every_dataset_is_in_the_catalog(project, contexts):
+    for env, context in contexts.items():
+        for name, pipeline in pipelines.items():
+            missing = [d for d in pipeline.datasets() if d not in context.catalog]
+            assert not missing, f"{name} in {env}: not in the catalog"
+
+
+def test_every_dataset_has_a_layer(project, contexts):
+    catalog = contexts["base"].catalog
+    for name in pipelines["__default__"].datasets():
+        if not name.startswith("params:") and name != "parameters":
+            assert catalog.get(name).metadata["kedro-viz"]["layer"], name
+
+
+def test_nodes_are_named_tagged_and_namespaced(project):
+    for node in pipelines["__default__"].nodes:
+        assert node.namespace, node.name
+        assert not node.short_name.endswith("_node"), node.name
+        assert node.tags, node.name
+
+
+def test_gpu_tag_finds_the_training_nodes(project):
+    names = {node.name for node in pipelines["mt_dqn"].only_nodes_with_tags("gpu").nodes}
+    assert names == {
+        "mt_dqn.train_mt_dqn",
+        "mt_dqn.train_concat_modal",
+        "mt_dqn.train_vanilla_dqn",
+    }
+
+
+def test_other_environments_hold_deltas_only(project):
+    for env in ("test", "real", "paper"):
+        for file in (project / "conf" / env).rglob("*.yml"):
+            loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
+            assert _leaves(loaded) <= 45, f"{file} repeats what base says"
+
+
+def _leaves(tree):
+    return sum(map(_leaves, tree.values())) if isinstance(tree, dict) else 1
+
+
+def test_listing_pipelines_does_not_pay_for_torch(project):
+    code = (
+        "import sys; from reelrank.pipeline_registry import register_pipelines; register_pipelines();"
+        "assert 'torch' not in sys.modules, 'torch was imported'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=project)
