@@ -23,5 +23,9 @@ class Options(BaseModel):
 
 def digest(*parts: object) -> str:
     """Sixteen hex digits of the JSON form of ``parts``; order of dictionary keys does not matter."""
-    text = json.dumps(parts, sort_keys=True, default=str, ensure_ascii=False)
+    text = json.dumps(parts, sort_keys=True, default=_plain, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _plain(value: object) -> object:
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else str(value)

@@ -217,6 +217,49 @@ class Rewards(CanonicalTable):
     )
 
 
+class Events(CanonicalTable):
+    """All interactions of all users in order of (ts_ms, row_id), with split, rewards and link to the next row."""
+
+    row_id: pl.Int64 = pa.Field(ge=0, unique=True, description="key of `interactions`")
+    user_id: pl.Int32 = pa.Field(ge=0, description="dense user id")
+    item_id: pl.Int32 = pa.Field(ge=0, description="dense item id")
+    ts_ms: pl.Int64 = pa.Field(
+        ge=0, description="time of the exposure", metadata={"unit": "UTC epoch ms"}
+    )
+    scenario: pl.Int16 = pa.Field(ge=0, description="place in the app")
+    session_id: pl.Int64 = pa.Field(ge=0, description="session of the user")
+    request_id: pl.Int64 = pa.Field(ge=0, description="items sent together")
+    split: pl.Enum(SPLITS) = pa.Field(description="train, val or test")
+    is_rand: pl.Int8 = pa.Field(
+        isin=[0, 1], description="1 = uniformly random exposure", metadata={"unit": "0/1"}
+    )
+    play_ms: pl.Int32 = pa.Field(
+        nullable=True, ge=0, description="time watched", metadata={"unit": "ms"}
+    )
+    duration_ms: pl.Int32 = pa.Field(
+        nullable=True, gt=0, description="length of the video", metadata={"unit": "ms"}
+    )
+    watch_ratio: pl.Float32 = pa.Field(nullable=True, ge=0, description="play_ms / duration_ms")
+    click: pl.Int8 = pa.Field(nullable=True, isin=[0, 1], description="click, as logged")
+    like: pl.Int8 = pa.Field(nullable=True, isin=[0, 1], description="pressed like")
+    follow: pl.Int8 = pa.Field(nullable=True, isin=[0, 1], description="followed the author")
+    comment: pl.Int8 = pa.Field(nullable=True, isin=[0, 1], description="wrote a comment")
+    forward: pl.Int8 = pa.Field(nullable=True, isin=[0, 1], description="forwarded the video")
+    hate: pl.Int8 = pa.Field(nullable=True, isin=[0, 1], description="pressed dislike")
+    long_view: pl.Int8 = pa.Field(nullable=True, isin=[0, 1], description="long view, as logged")
+    r_immediate: pl.Float32 = pa.Field(description="see `rewards`")
+    r_retention: pl.Float32 = pa.Field(nullable=True, description="see `rewards`; null = censored")
+    r_interest: pl.Float32 = pa.Field(description="see `rewards`")
+    reward: pl.Float32 = pa.Field(nullable=True, description="see `rewards`; null = censored")
+    return_: pl.Float32 = pa.Field(
+        alias="return", nullable=True, description="see `rewards`; null = a censored row follows"
+    )
+    next_pos: pl.Int64 = pa.Field(
+        ge=-1,
+        description="position in this table of the user's next row of the same session and split; −1 = done",
+    )
+
+
 class ItemModal(CanonicalTable):
     """One row per (item, modality): a sequence of vectors (METHODS §8.2)."""
 
@@ -283,5 +326,5 @@ class Results(CanonicalTable):
 
 
 ALL_TABLES: tuple[type[CanonicalTable], ...] = (
-    Interactions, Items, Users, IdMap, Quarantine, SocialEdges, Splits, Histories, Rewards, ItemModal, Results,
+    Interactions, Items, Users, IdMap, Quarantine, SocialEdges, Splits, Histories, Rewards, Events, ItemModal, Results,
 )  # fmt: skip

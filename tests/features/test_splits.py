@@ -45,6 +45,13 @@ def test_fractions_are_cut_at_midnight(n_days, train, val):
     assert cuts.end_ms == last + 1
 
 
+def test_a_thin_head_belongs_to_train():
+    options = FRACTION.model_copy(update={"first_day": date(2022, 4, 25)})
+    cuts = time_cuts(options, local_ms(4, 9), local_ms(5, 8, 23))
+    assert (cuts.start_ms, cuts.train_end_ms) == (local_ms(4, 9), local_ms(5, 5))
+    assert cuts.val_end_ms == local_ms(5, 6)
+
+
 @pytest.mark.parametrize(
     ("options", "first", "last", "words"),
     [

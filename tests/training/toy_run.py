@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from reelrank.training.device import seed_everything
-from reelrank.training.loop import TrainOptions, fit
+from reelrank.training.loop import fit
+from reelrank.training.options import TrainOptions
 
 OPTIONS = TrainOptions(
     epochs=3, batch_size=8, lr=0.01, checkpoint_every_steps=3, patience=3, device="cpu"

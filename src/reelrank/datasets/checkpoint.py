@@ -5,21 +5,17 @@ from __future__ import annotations
 import json
 import uuid
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kedro.io.core import AbstractVersionedDataset, Version
 from kedro_datasets._typing import JSONPreview
 
 from reelrank.datasets.atomic import replace_folder
-
-if TYPE_CHECKING:
-    from reelrank.training.artifact import ModelCheckpoint
+from reelrank.training.artifact import ModelCheckpoint
 
 
-class CheckpointDataset(AbstractVersionedDataset["ModelCheckpoint", "ModelCheckpoint"]):
+class CheckpointDataset(AbstractVersionedDataset[ModelCheckpoint, ModelCheckpoint]):
     """A folder with ``best`` and ``last`` weights and the JSON to rebuild the model.
-
-    torch is imported on use: ``kedro registry list`` stays fast.
 
     Args:
         filepath: the folder, or with ``versioned: true`` the folder of versions.
@@ -39,8 +35,6 @@ class CheckpointDataset(AbstractVersionedDataset["ModelCheckpoint", "ModelCheckp
 
     def load(self) -> ModelCheckpoint:
         """Read both state dicts and the config."""
-        from reelrank.training.artifact import ModelCheckpoint  # noqa: PLC0415 (see class)
-
         return ModelCheckpoint.read(Path(self._get_load_path()))
 
     def save(self, data: ModelCheckpoint) -> None:

@@ -6,11 +6,10 @@ Source: METHODS §3.8 (event stream), §1.5 L5.
 from __future__ import annotations
 
 import numpy as np
-import pandera.polars as pa
 import polars as pl
 
 from reelrank.buckets import BucketedTable
-from reelrank.tables import FEEDBACKS, SPLITS, CanonicalTable, Interactions
+from reelrank.tables import FEEDBACKS, Events, Interactions
 
 REWARD_COLUMNS = ("r_immediate", "r_retention", "r_interest", "reward", "return")
 # What is known of a row when it is ranked: a model may read these of the current row (L5) …
@@ -19,49 +18,6 @@ STATE_COLUMNS = ("user_id", "item_id", "ts_ms", "scenario", "duration_ms")
 LABEL_COLUMNS = ("play_ms", "watch_ratio", *FEEDBACKS, *REWARD_COLUMNS)
 # … and these keep the books: masks, groups and links, never inputs.
 KEY_COLUMNS = ("row_id", "session_id", "request_id", "split", "is_rand", "next_pos")
-
-
-class Events(CanonicalTable):
-    """All interactions of all users in order of (ts_ms, row_id), with split, rewards and link to the next row."""
-
-    row_id: pl.Int64 = pa.Field(ge=0, unique=True, description="key of `interactions`")
-    user_id: pl.Int32 = pa.Field(ge=0, description="dense user id")
-    item_id: pl.Int32 = pa.Field(ge=0, description="dense item id")
-    ts_ms: pl.Int64 = pa.Field(
-        ge=0, description="time of the exposure", metadata={"unit": "UTC epoch ms"}
-    )
-    scenario: pl.Int16 = pa.Field(ge=0, description="place in the app")
-    session_id: pl.Int64 = pa.Field(ge=0, description="session of the user")
-    request_id: pl.Int64 = pa.Field(ge=0, description="items sent together")
-    split: pl.Enum(SPLITS) = pa.Field(description="train, val or test")  # type: ignore[valid-type]  # a pandera annotation is a value
-    is_rand: pl.Int8 = pa.Field(
-        isin=[0, 1], description="1 = uniformly random exposure", metadata={"unit": "0/1"}
-    )
-    play_ms: pl.Int32 = pa.Field(
-        nullable=True, ge=0, description="time watched", metadata={"unit": "ms"}
-    )
-    duration_ms: pl.Int32 = pa.Field(
-        nullable=True, gt=0, description="length of the video", metadata={"unit": "ms"}
-    )
-    watch_ratio: pl.Float32 = pa.Field(nullable=True, ge=0, description="play_ms / duration_ms")
-    click: pl.Int8 = pa.Field(nullable=True, isin=[0, 1], description="click, as logged")
-    like: pl.Int8 = pa.Field(nullable=True, isin=[0, 1], description="pressed like")
-    follow: pl.Int8 = pa.Field(nullable=True, isin=[0, 1], description="followed the author")
-    comment: pl.Int8 = pa.Field(nullable=True, isin=[0, 1], description="wrote a comment")
-    forward: pl.Int8 = pa.Field(nullable=True, isin=[0, 1], description="forwarded the video")
-    hate: pl.Int8 = pa.Field(nullable=True, isin=[0, 1], description="pressed dislike")
-    long_view: pl.Int8 = pa.Field(nullable=True, isin=[0, 1], description="long view, as logged")
-    r_immediate: pl.Float32 = pa.Field(description="see `rewards`")
-    r_retention: pl.Float32 = pa.Field(nullable=True, description="see `rewards`; null = censored")
-    r_interest: pl.Float32 = pa.Field(description="see `rewards`")
-    reward: pl.Float32 = pa.Field(nullable=True, description="see `rewards`; null = censored")
-    return_: pl.Float32 = pa.Field(
-        alias="return", nullable=True, description="see `rewards`; null = a censored row follows"
-    )
-    next_pos: pl.Int64 = pa.Field(
-        ge=-1,
-        description="position in this table of the user's next row of the same session and split; −1 = done",
-    )
 
 
 def assemble_events(

@@ -14,13 +14,12 @@ import polars as pl
 from numba import njit
 from pydantic import Field
 
-from reelrank.features.histories import MS_PER_HOUR, require_time_order
+from reelrank.features.histories import MS_PER_HOUR, WATCH_RATIO_CAP, require_time_order
 from reelrank.features.splits import Cuts
 from reelrank.options import Options
 from reelrank.tables import SPLITS, Rewards
 
 R_MIN, R_MAX = -1.0, 2.0  # range of r_immediate, METHODS §3.8 [D]
-WATCH_RATIO_CAP = 2.0  # METHODS §3.8 [D]
 SIGNALS = {
     "watch": "watch_ratio",
     "like": "like",

@@ -40,7 +40,7 @@ def request_and_session_ids(
     return request, session
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]  # numba ships no types
+@njit(cache=True)
 def _number(
     user_id: NDArray[np.integer],
     ts_ms: NDArray[np.integer],

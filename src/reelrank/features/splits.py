@@ -9,9 +9,12 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Literal, Self
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 from pydantic import Field, model_validator
 
+from reelrank.buckets import BucketedTable
 from reelrank.options import Options
 from reelrank.tables import SPLITS, SplitName, Splits
 
@@ -38,6 +41,11 @@ class SplitOptions(Options):
     )
     val_fraction: float = Field(
         0.1, gt=0, lt=1, description="share of days in val (kuairand_time_fraction)"
+    )
+    first_day: date | None = Field(
+        None,
+        description="first of the days that are shared out (kuairand_time_fraction); earlier rows are train. "
+        "For a log with a thin head; null = the log's first day",
     )
 
     @model_validator(mode="after")
@@ -81,16 +89,17 @@ def time_cuts(options: SplitOptions, first_ts_ms: int, last_ts_ms: int) -> Cuts:
         val_day = options.train_last_day + timedelta(days=1)
         test_day = options.val_last_day + timedelta(days=1)
     else:
-        n_days = (last - first).days + 1
+        shared_from = max(first, options.first_day or first)
+        n_days = (last - shared_from).days + 1
         if n_days < len(SPLITS):
             raise ValueError(
-                f"split rule kuairand_time_fraction needs at least 3 local days, one per part, but the log covers {n_days} "
-                f"({first} to {last}); use a longer log"
+                f"split rule kuairand_time_fraction needs at least 3 local days, one per part, but the log covers {max(n_days, 0)} "
+                f"({shared_from} to {last}); use a longer log"
             )
         n_train = min(max(round(options.train_fraction * n_days), 1), n_days - 2)
         n_before_test = round((options.train_fraction + options.val_fraction) * n_days)
-        val_day = first + timedelta(days=n_train)
-        test_day = first + timedelta(days=min(max(n_before_test, n_train + 1), n_days - 1))
+        val_day = shared_from + timedelta(days=n_train)
+        test_day = shared_from + timedelta(days=min(max(n_before_test, n_train + 1), n_days - 1))
     cuts = Cuts(
         rule=options.rule,
         start_ms=first_ts_ms,
@@ -150,6 +159,13 @@ def assign_split(interactions: pl.DataFrame, cuts: Cuts) -> pl.DataFrame:
         .otherwise(pl.lit("test", SplitName))
     )
     return Splits.conform(interactions.select("user_id", "row_id", part.alias("split")))
+
+
+def train_items(interactions: BucketedTable, splits: BucketedTable) -> npt.NDArray[np.int32]:
+    """Items with a train row, ascending: all that encoders and vocabularies may be fitted on (L2)."""
+    train = splits.scan().filter(pl.col("split") == "train").select("row_id")
+    shown = interactions.scan().select("row_id", "item_id").join(train, on="row_id", how="semi")
+    return shown.select(pl.col("item_id").unique().sort()).collect().to_series().to_numpy()
 
 
 def _local_day(ts_ms: int) -> date:

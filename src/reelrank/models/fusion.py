@@ -7,40 +7,14 @@ together, D = d_model, H heads, K = 3 modalities.
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from reelrank.models.item_tokens import ItemTokens
-from reelrank.options import Options
-
-
-class FusionOptions(Options):
-    """Sizes of the cross-modal fusion; the defaults are the paper's where it states them."""
-
-    d_model: int = Field(
-        768, ge=4, description="width of a token [D: BERT-base width, divisible by 12]"
-    )
-    layers: int = Field(6, ge=1, description="encoder layers [S]")
-    heads: int = Field(12, ge=1, description="attention heads [S]")
-    ffn_multiple: int = Field(4, ge=1, description="width of the feed-forward layer / d_model [D]")
-    dropout: float = Field(0.1, ge=0, lt=1, description="on both residual branches [D]")
-    layout: Literal["joint"] = Field(
-        "joint", description="joint: every token attends to every modality [D]"
-    )
-    gate: Literal["scalar", "vector"] = Field(
-        "scalar", description="one weight per modality, or one per modality and channel [D]"
-    )
-    d_f: int = Field(256, ge=1, description="width of the fused vector f [D]")
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
-        if self.d_model % self.heads:
-            raise ValueError(f"heads {self.heads} must divide d_model {self.d_model}")
-        return self
+from reelrank.models.options import FusionOptions
 
 
 class Fused(NamedTuple):

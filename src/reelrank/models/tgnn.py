@@ -6,43 +6,14 @@ Source: MT-DQN (arXiv 2509.12269) Eq. 11, METHODS §3.6 (``window``). Shape suff
 
 from __future__ import annotations
 
-from typing import Self
-
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from reelrank.models.inputs import InputSpec, ModelInputs
-from reelrank.options import Options
+from reelrank.models.options import TGNNOptions
 
 _MS_PER_HOUR = 3_600_000
-
-
-class TGNNOptions(Options):
-    """Sizes of the temporal graph network; the defaults are the paper's where it states them."""
-
-    d_h: int = Field(128, ge=1, description="width of a node state [D: TGN-size vectors]")
-    layers: int = Field(3, ge=1, description="temporal attention layers [S]")
-    fanout: tuple[int, ...] = Field(
-        (10, 5, 3), description="last events that each layer attends to, top layer first [D]"
-    )
-    heads: int = Field(2, ge=1, description="attention heads [D]")
-    time_dim: int = Field(64, ge=1, description="width of the time encoding [D: PyG's example]")
-    message_dim: int = Field(
-        16, ge=1, description="width of the projected feedback of an event [D]"
-    )
-    content_dim: int = Field(32, ge=1, description="width of W f_v in an event's message [D]")
-    attribute_dim: int = Field(8, ge=1, description="width of a static attribute's embedding [D]")
-    dropout: float = Field(0.1, ge=0, lt=1, description="on a layer's output [D]")
-
-    @model_validator(mode="after")
-    def _shapes_agree(self) -> Self:
-        if len(self.fanout) != self.layers or min(self.fanout, default=0) < 1:
-            raise ValueError(f"fanout {self.fanout} needs {self.layers} numbers ≥ 1, one per layer")
-        if self.d_h % self.heads:
-            raise ValueError(f"heads {self.heads} must divide d_h {self.d_h}")
-        return self
 
 
 class TimeEncoding(nn.Module):

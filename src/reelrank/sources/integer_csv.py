@@ -20,6 +20,7 @@ from reelrank.sources.errors import EmptyFile, WrongHeader
 
 MAX_TEXT = 500
 MAX_HEADER_BYTES = 1 << 16
+LF, CR, QUOTE_MARK, COMMA, MINUS, ZERO, NINE = b'\n\r",-09'
 _INTEGER = re.compile(r"-?\d{1,18}\Z", re.ASCII)
 
 
@@ -127,8 +128,7 @@ def parse_chunk(
     bad = np.empty((4, n_lines), np.int64)
     n_good, n_bad = _parse(
         np.frombuffer(body, np.uint8),
-        np.array([column.low for column in in_order], np.int64),
-        np.array([column.high for column in in_order], np.int64),
+        np.array([(column.low, column.high) for column in in_order], np.int64),
         values,
         line,
         bad,
@@ -148,7 +148,8 @@ def parse_chunk(
 
 
 def _numpy_type(dtype: pl.DataType) -> np.dtype[np.integer]:
-    return pl.Series([], dtype=dtype).to_numpy().dtype
+    dtype_of: np.dtype[np.integer] = pl.Series([], dtype=dtype).to_numpy().dtype
+    return dtype_of
 
 
 def _explain(
@@ -186,38 +187,37 @@ def is_utf8(raw: bytes) -> bool:
     return True
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]  # numba ships no types
+@njit(cache=True)
 def _parse(
     text: NDArray[np.uint8],
-    low: NDArray[np.int64],
-    high: NDArray[np.int64],
+    limits: NDArray[np.int64],
     values: NDArray[np.int64],
     line: NDArray[np.int32],
     bad: NDArray[np.int64],
 ) -> tuple[int, int]:
     """Fill ``values`` (n_columns, n_lines) with the good lines; ``bad`` with (line, start, stop, first bad field)."""
-    n_columns = len(low)
+    n_columns = len(limits)
     n_good = n_bad = at = number = 0
     while at < len(text):
         start = at
         field = 0
         while field < n_columns:
-            negative = text[at] == 45  # minus
+            negative = text[at] == MINUS
             at += negative
             first = at
             value = np.int64(0)
-            while 48 <= text[at] <= 57 and at - first < 18:
-                value = value * 10 + (text[at] - 48)
+            while ZERO <= text[at] <= NINE and at - first < 18:
+                value = value * 10 + (text[at] - ZERO)
                 at += 1
             value = -value if negative else value
-            if at == first or value < low[field] or value > high[field]:
+            if at == first or value < limits[field, 0] or value > limits[field, 1]:
                 break
             if field == n_columns - 1:
-                if text[at] == 13:  # CR
+                if text[at] == CR:
                     at += 1
-                if text[at] != 10:
+                if text[at] != LF:
                     break
-            elif text[at] != 44:  # comma
+            elif text[at] != COMMA:
                 break
             values[field, n_good] = value
             at += 1
@@ -227,7 +227,7 @@ def _parse(
             n_good += 1
         else:
             # the value that failed may have run over the line's end, which is never before `first`
-            while text[at] != 10:
+            while text[at] != LF:
                 at += 1
             at += 1
             bad[0, n_bad], bad[1, n_bad], bad[2, n_bad], bad[3, n_bad] = number, start, at, field

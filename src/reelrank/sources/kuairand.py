@@ -43,7 +43,10 @@ class IngestOptions(Options):
         0.01, ge=0, le=1, description="quarantined share of any one file above which the run stops"
     )
     chunk_mb: float = Field(
-        16, gt=0, le=1024, description="bytes of a log parsed at once, MiB; bounds memory, not results"
+        16,
+        gt=0,
+        le=1024,
+        description="bytes of a log parsed at once, MiB; bounds memory, not results",
     )
 
 
@@ -110,7 +113,9 @@ def _parts(folders: Sequence[Path], stem: str) -> list[Path]:
     for folder in folders:
         if (folder / f"{stem}.csv").is_file():
             return [folder / f"{stem}.csv"]
-        parts = {int(p.stem.rpartition("_part")[2]): p for p in folder.glob(f"{stem}_part[0-9]*.csv")}
+        parts = {
+            int(p.stem.rpartition("_part")[2]): p for p in folder.glob(f"{stem}_part[0-9]*.csv")
+        }
         if parts:
             absent = sorted(set(range(1, max(parts) + 1)) - set(parts))
             if absent:
@@ -221,14 +226,14 @@ def _bad_lines(spill: Spill, logs: Sequence[RawFile], max_share: float) -> pl.Da
         bad = spill.bad_lines(number)
         n_bad = bad.select(pl.len()).collect().item()
         name = file.path.name
-        _check_share(name, n_bad, spill.lines_of(number), bad.head(SHOWN_REASONS).collect(), max_share)
+        _check_share(
+            name, n_bad, spill.lines_of(number), bad.head(SHOWN_REASONS).collect(), max_share
+        )
         lines.append(Quarantine.conform(bad.with_columns(file=pl.lit(name)).collect()))
     return pl.concat(lines)
 
 
-def _check_share(
-    name: str, n_bad: int, n_read: int, first: pl.DataFrame, max_share: float
-) -> None:
+def _check_share(name: str, n_bad: int, n_read: int, first: pl.DataFrame, max_share: float) -> None:
     if n_bad > max_share * n_read:
         reasons = "; ".join(f"line {r['line']}: {r['reason']}" for r in first.iter_rows(named=True))
         raise TooManyBadRows(

@@ -24,7 +24,7 @@ from reelrank.sources.kuairand_schema import (
 )
 from reelrank.sources.manifest import Manifest
 from reelrank.sources.text_csv import read_text_table
-from reelrank.tables import IdMap, Items, Users
+from reelrank.tables import IdMap, Items
 
 # role → (columns with types, key, may text hold line ends)
 _TABLES: dict[str, tuple[dict[str, pl.DataType], str, bool]] = {
@@ -55,7 +55,9 @@ def read_side_tables(manifest: Manifest) -> SideTables:
         tables[role] = pl.DataFrame(schema=columns)
         for file in manifest.files_of(role):
             header = check_header(file.path, columns)
-            table, bad = read_text_table(file.path, header, columns, key, MISSING_CODE, multiline)
+            table, bad = read_text_table(
+                file.path, header, columns, key, missing_code=MISSING_CODE, multiline=multiline
+            )
             tables[role] = table
             quarantines.append(bad)
             n_read[file.path.name] = table.height + bad.height
@@ -73,7 +75,7 @@ def build_users(side: SideTables, user_map: pl.DataFrame) -> pl.DataFrame:
     users = user_map.rename({"dense_id": "dense", "raw_id": "user_id"}).join(
         raw, on="user_id", how="left", maintain_order="left"
     )
-    return Users.validate(users.drop("user_id").rename({"dense": "user_id"}))
+    return users.drop("user_id").rename({"dense": "user_id"})
 
 
 def build_items(side: SideTables, item_map: pl.DataFrame) -> pl.DataFrame:
@@ -106,7 +108,7 @@ def build_items(side: SideTables, item_map: pl.DataFrame) -> pl.DataFrame:
         "caption",
         pl.col("show_cover_text").alias("cover_text"),
     )
-    return Items.validate(Items.conform(items))
+    return Items.conform(items)
 
 
 def _positive(name: str) -> pl.Expr:

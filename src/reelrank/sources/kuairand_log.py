@@ -123,9 +123,7 @@ class Spill:
             [
                 pl.LazyFrame(schema={"line": pl.Int64, "reason": pl.String, "text": pl.String}),
                 *(
-                    pl.scan_parquet(chunk.bad_path).with_columns(
-                        pl.col("line") + first % FILE_ROWS
-                    )
+                    pl.scan_parquet(chunk.bad_path).with_columns(pl.col("line") + first % FILE_ROWS)
                     for chunk, first in zip(self.chunks, self.first_row_ids, strict=True)
                     if chunk.file_number == file_number and chunk.bad_lines
                 ),
@@ -213,10 +211,8 @@ def build_bucket(spill: Spill, gap_ms: int, folder: Path, bucket: int) -> Bucket
         ts_ms="time_ms",
         row_id="row_id",
         scenario="tab",
-        request_id=request
-        + np.repeat(spill.load("first_request")[first] - request[start], length),
-        session_id=session
-        + np.repeat(spill.load("first_session")[first] - session[start], length),
+        request_id=request + np.repeat(spill.load("first_request")[first] - request[start], length),
+        session_id=session + np.repeat(spill.load("first_session")[first] - session[start], length),
         play_ms="play_time_ms",
         duration_ms=duration,
         watch_ratio=pl.col("play_time_ms") / duration,

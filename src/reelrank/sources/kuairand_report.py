@@ -22,6 +22,7 @@ MIN_EXPECTED = 5.0  # below, the χ² distribution does not hold (Cochran's rule
 def ingestion_report(
     manifest: Manifest,
     interactions: BucketedTable,
+    *,
     rows_read: Mapping[str, int],
     side_rows_read: Mapping[str, int],
     duplicates: Mapping[str, int],
@@ -49,6 +50,7 @@ def ingestion_report(
     """
     bad = dict(quarantine.group_by("file").len().iter_rows())
     n_read, n_bad = sum(rows_read.values()), sum(bad.get(name, 0) for name in rows_read)
+    all_rows_read = {**rows_read, **side_rows_read}
     rows = interactions.scan()
     is_random = pl.col("is_rand") == 1
     totals = rows.select(
@@ -80,7 +82,7 @@ def ingestion_report(
             {
                 "file": file.path.name,
                 "role": file.role,
-                "rows_read": (rows_read | side_rows_read).get(file.path.name),  # null: header only
+                "rows_read": all_rows_read.get(file.path.name),  # null: header only
                 "bad": bad.get(file.path.name, 0),
                 "duplicates": duplicates.get(file.path.name, 0),
             }
@@ -96,7 +98,7 @@ def ingestion_report(
         "unknown_users": unknown_users,
         "unknown_items": unknown_items,
         **totals,
-        "rows_per_tab": dict(tabs.iter_rows()),
+        "rows_per_tab": {str(tab): n for tab, n in tabs.iter_rows()},
         "facts": [
             {
                 "fact": name,
@@ -126,14 +128,14 @@ def _status(manifest: Manifest, measured: int, published: int) -> str:
 
 
 def uniformity(random_rows: pl.LazyFrame) -> dict[str, Any] | None:
-    """χ² test that the random log shows each of its items equally often; None without such rows.
+    """χ² test that the random log shows each of its items equally often; None where it shows fewer than two.
 
     The pool is the items that the log shows; where ``expected`` (rows per item) is below 5 the p-value means nothing.
 
     Source: METHODS §1.2 (propensities 1/|pool| rest on it).
     """
     counts = random_rows.group_by("item_id").len().collect(engine="streaming")["len"]
-    if counts.is_empty():
+    if len(counts) < 2:
         return None
     test = stats.chisquare(counts.to_numpy())
     expected = counts.sum() / len(counts)

@@ -85,17 +85,19 @@ VIDEO_BASIC_COLUMNS: dict[str, pl.DataType] = {
     "tag": pl.String(),
 }
 
-_STATISTICS = """
-    show_cnt show_user_num play_cnt play_user_num play_duration complete_play_cnt complete_play_user_num
-    valid_play_cnt valid_play_user_num long_time_play_cnt long_time_play_user_num short_time_play_cnt
-    short_time_play_user_num play_progress comment_stay_duration like_cnt like_user_num click_like_cnt
-    double_click_cnt cancel_like_cnt cancel_like_user_num comment_cnt comment_user_num direct_comment_cnt
-    reply_comment_cnt delete_comment_cnt delete_comment_user_num comment_like_cnt comment_like_user_num
-    follow_cnt follow_user_num cancel_follow_cnt cancel_follow_user_num share_cnt share_user_num download_cnt
-    download_user_num report_cnt report_user_num reduce_similar_cnt reduce_similar_user_num collect_cnt
-    collect_user_num cancel_collect_cnt cancel_collect_user_num direct_comment_user_num reply_comment_user_num
-    share_all_cnt share_all_user_num outsite_share_all_cnt
-""".split()
+_STATISTICS = (
+    "show_cnt", "show_user_num", "play_cnt", "play_user_num", "play_duration", "complete_play_cnt",
+    "complete_play_user_num", "valid_play_cnt", "valid_play_user_num", "long_time_play_cnt",
+    "long_time_play_user_num", "short_time_play_cnt", "short_time_play_user_num", "play_progress",
+    "comment_stay_duration", "like_cnt", "like_user_num", "click_like_cnt", "double_click_cnt",
+    "cancel_like_cnt", "cancel_like_user_num", "comment_cnt", "comment_user_num", "direct_comment_cnt",
+    "reply_comment_cnt", "delete_comment_cnt", "delete_comment_user_num", "comment_like_cnt",
+    "comment_like_user_num", "follow_cnt", "follow_user_num", "cancel_follow_cnt", "cancel_follow_user_num",
+    "share_cnt", "share_user_num", "download_cnt", "download_user_num", "report_cnt", "report_user_num",
+    "reduce_similar_cnt", "reduce_similar_user_num", "collect_cnt", "collect_user_num", "cancel_collect_cnt",
+    "cancel_collect_user_num", "direct_comment_user_num", "reply_comment_user_num", "share_all_cnt",
+    "share_all_user_num", "outsite_share_all_cnt",
+)  # fmt: skip
 VIDEO_STATISTIC_COLUMNS: dict[str, pl.DataType] = {
     "video_id": pl.Int64(),
     "counts": pl.Int64(),
@@ -133,7 +135,7 @@ RANDOM_LOG = "log_random"
 LOG_ROLES = (*STANDARD_LOGS, RANDOM_LOG)
 
 # rows as published, duplicates included; items are those that occur in the logs
-PUBLISHED_COUNTS: dict[Variant, dict[str, int]] = {
+PUBLISHED_COUNTS: dict[str, dict[str, int]] = {
     "pure": {"standard_rows": 1_436_609, "random_rows": 1_186_059, "users": 27_285, "standard_items": 7_551, "random_items": 7_583},
     "1k": {"standard_rows": 11_713_045, "random_rows": 43_028, "users": 1_000, "standard_items": 4_369_953, "random_items": 7_388},
     "27k": {"standard_rows": 322_278_385, "random_rows": 1_186_059, "users": 27_285, "standard_items": 32_038_725, "random_items": 7_583},

@@ -15,7 +15,7 @@ import pyarrow as pa
 from numba import njit
 from numpy.typing import NDArray
 
-from reelrank.sources.integer_csv import MAX_TEXT, is_utf8
+from reelrank.sources.integer_csv import COMMA, CR, LF, MAX_TEXT, QUOTE_MARK, is_utf8
 from reelrank.tables import Quarantine
 
 BLOCK_BYTES = 16 << 20
@@ -41,6 +41,7 @@ def read_text_table(
     header: Sequence[str],
     columns: Mapping[str, pl.DataType],
     key: str,
+    *,
     missing_code: int,
     multiline: bool = False,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -127,12 +128,11 @@ def _blocks(
             at_end = not block
             if at_end and body and not body.endswith(b"\n"):
                 body += b"\n"
-            n_lines = body.count(b"\n")
-            field = np.empty((len(header), 2, n_lines), np.int64)
-            record = np.empty((4, n_lines), np.int64)
-            n, used = _take_apart(
-                np.frombuffer(body, np.uint8), multiline, at_end, line, field, record
-            )
+            capacity = body.count(b"\n") + 1  # one more for a record that the block cuts
+            field = np.empty((len(header), 2, capacity), np.int64)
+            record = np.empty((4, capacity), np.int64)
+            n, used = _take_apart(np.frombuffer(body, np.uint8), multiline, at_end, field, record)
+            record[0] += line
             field, record, text = field[:, :, :n], record[:, :n], body[:used]
             if not is_utf8(text):
                 for i, (_, start, stop, _) in enumerate(record.T):
@@ -177,7 +177,7 @@ def _strings(
     )
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]  # numba ships no types
+@njit(cache=True)
 def _copy_pieces(
     text: NDArray[np.uint8],
     start: NDArray[np.int64],
@@ -187,88 +187,77 @@ def _copy_pieces(
 ) -> None:
     size = 0
     for i in range(len(start)):
-        quoted = start[i] < stop[i] and text[start[i]] == 34
+        quoted = start[i] < stop[i] and text[start[i]] == QUOTE_MARK
         at = start[i] + quoted
         while at < stop[i] - quoted:
             pieces[size] = text[at]
             size += 1
-            at += 2 if quoted and text[at] == 34 else 1  # a doubled quote stands for one
+            at += 2 if quoted and text[at] == QUOTE_MARK else 1  # a doubled quote stands for one
         offsets[i + 1] = size
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]  # numba ships no types
+@njit(cache=True)
+def _field_end(text: NDArray[np.uint8], at: int, multiline: bool) -> tuple[int, bool]:
+    """Where the comma or line end after a field stands (``len(text)`` if nowhere), and whether its quotes are sound."""
+    size = len(text)
+    quoted = at < size and text[at] == QUOTE_MARK
+    closed = not quoted
+    if quoted:
+        at += 1
+        while at < size and (multiline or text[at] != LF) and not closed:
+            doubled = text[at] == QUOTE_MARK and at + 1 < size and text[at + 1] == QUOTE_MARK
+            closed = text[at] == QUOTE_MARK and not doubled
+            at += 2 if doubled else 1
+    after = at
+    while at < size and text[at] != COMMA and text[at] != LF:
+        at += 1
+    ends_with_cr = at == after + 1 and at < size and text[after] == CR and text[at] == LF
+    return at, closed and (not quoted or at == after or ends_with_cr)
+
+
+@njit(cache=True)
 def _take_apart(
     text: NDArray[np.uint8],
     multiline: bool,
     at_end: bool,
-    line: int,
     field: NDArray[np.int64],
     record: NDArray[np.int64],
 ) -> tuple[int, int]:
-    """Find records and fields; answers the number of records and the bytes they take.
+    """Find records and fields; answers the number of whole records and the bytes they take.
 
-    ``field`` (n_fields, 2, n) gets start and stop of every field, quotes included; ``record`` (4, n) gets line, start,
-    stop and problem.
+    ``field`` (n_fields, 2, n) gets start and stop of every field, quotes included; ``record`` (4, n) gets line counted
+    from 0, start, stop and problem.
     """
-    n_fields = len(field)
-    n = at = 0
+    n = at = line = 0
     while at < len(text):
-        first = at
-        n_lines = 0
-        found = 0
-        problem = FINE
-        done = False
-        while not done and at < len(text):
-            start = at
-            if text[at] == 34:
-                at += 1
-                while at < len(text):
-                    if text[at] == 34:
-                        if at + 1 < len(text) and text[at + 1] == 34:
-                            at += 1
-                        else:
-                            break
-                    elif text[at] == 10:
-                        if not multiline:
-                            break
-                        n_lines += 1
-                    at += 1
-                if at < len(text) and text[at] == 34:
-                    at += 1
-                else:
-                    problem = QUOTE
-            closed = at
-            while at < len(text) and text[at] != 44 and text[at] != 10:
-                at += 1
-            stop = at
-            if at == len(text):
-                break
-            done = text[at] == 10
-            if done and stop > start and text[stop - 1] == 13:
-                stop -= 1
-            if text[start] == 34 and closed != stop:
-                problem = QUOTE
-            if found < n_fields:
-                field[found, 0, n] = start
+        first, found, sound, is_last = at, 0, True, False
+        stop = at
+        while not is_last:
+            end, well_quoted = _field_end(text, at, multiline)
+            sound = sound and well_quoted
+            is_last = end == len(text) or text[end] == LF
+            stop = end - 1 if is_last and end > at and text[end - 1] == CR else end
+            if found < len(field):
+                field[found, 0, n] = at
                 field[found, 1, n] = stop
             found += 1
-            at += 1
-        if not done and not at_end:
+            at = end + 1
+        if at > len(text) and not at_end:
             return n, first
-        last = at - 1 if done else at
-        if last > first and text[last - 1] == 13:
-            last -= 1
-        if problem == FINE and found != n_fields:
-            problem = FIELDS
-        for i in range(first, last):
-            if text[i] == 0:
-                problem = NUL
-        if last == first:
+        has_nul = False
+        inner_lines = 0
+        for i in range(first, stop):
+            has_nul = has_nul or text[i] == 0
+            inner_lines += text[i] == LF
+        if stop == first:
             problem = EMPTY
-        record[0, n] = line
-        record[1, n] = first
-        record[2, n] = last
-        record[3, n] = problem
+        elif has_nul:
+            problem = NUL
+        elif not sound:
+            problem = QUOTE
+        else:
+            problem = FINE if found == len(field) else FIELDS
+        record[0, n], record[1, n], record[2, n], record[3, n] = line, first, stop, problem
+        line += 1 + inner_lines
         n += 1
-        line += n_lines + 1
     return n, at

@@ -1,15 +1,17 @@
-"""What training leaves behind: the weights of the best and of the last epoch, and how to rebuild the model."""
+"""What training leaves behind: the weights of the best and of the last epoch, and how to rebuild the model.
+
+Nodes name this class in their signatures, so torch is imported only when weights are read or written.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from reelrank.training.checkpoint import load_checkpoint, save_checkpoint
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class ModelCheckpoint:
 
     def write(self, folder: Path) -> None:
         """Write both state dicts as safetensors with the config as JSON beside each."""
+        from reelrank.training.checkpoint import save_checkpoint  # noqa: PLC0415 (see module)
+
         save_checkpoint(folder / "best", self.best, self.config)
         save_checkpoint(folder / "last", self.last, self.config)
 
@@ -32,6 +36,8 @@ class ModelCheckpoint:
         Raises:
             CheckpointError: a file is missing or torn.
         """
+        from reelrank.training.checkpoint import load_checkpoint  # noqa: PLC0415 (see module)
+
         best, config = load_checkpoint(folder / "best")
         last, _ = load_checkpoint(folder / "last")
         return cls(config, best, last)

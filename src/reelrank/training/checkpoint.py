@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 CONFIG_FILE = "checkpoint.json"
 
@@ -113,6 +113,11 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Te
         state.setdefault(int(number), {})[name] = tensor
     groups = optimiser.state_dict()["param_groups"]
     optimiser.load_state_dict({"state": state, "param_groups": groups})
+
+
+def cpu_state(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of a model's parameters and buffers on the CPU."""
+    return {n: t.detach().to("cpu", copy=True) for n, t in model.state_dict().items()}
 
 
 def _sync_and_hash(path: Path) -> str:

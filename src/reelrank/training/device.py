@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import random
-from typing import Literal
 
 import numpy as np
 import torch
 
-DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+from reelrank.training.options import DeviceName
 
 
 def pick_device(name: DeviceName = "auto") -> torch.device:

@@ -11,20 +11,19 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import polars as pl
 import torch
-from pydantic import Field
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from reelrank.options import Options, digest
 from reelrank.training.checkpoint import (
     CONFIG_FILE,
+    cpu_state,
     load_checkpoint,
     optimiser_tensors,
     restore_optimiser,
@@ -32,33 +31,13 @@ from reelrank.training.checkpoint import (
     under_prefix,
     with_prefix,
 )
-from reelrank.training.device import DeviceName, rng_state, seed_everything, set_rng_state
+from reelrank.training.device import rng_state, seed_everything, set_rng_state
+from reelrank.training.options import TrainOptions
 
 log = logging.getLogger(__name__)
 Model = TypeVar("Model", bound=nn.Module)
 StepFn = Callable[[Model, Tensor, torch.Generator], Mapping[str, Tensor]]
 """Model, rows (B,) and a generator on their device, to losses: the first is minimised, the others are logged."""
-
-
-class TrainOptions(Options):
-    """How long, how fast and how carefully a model learns."""
-
-    epochs: int = Field(20, ge=1, description="passes over the training rows at most [D]")
-    batch_size: int = Field(
-        200, ge=1, description="consecutive rows of a batch [D: PyG's TGN example]"
-    )
-    lr: float = Field(1e-4, gt=0, description="Adam's first learning rate [D]")
-    lr_min: float = Field(
-        1e-6, ge=0, description="learning rate at the end of the cosine [D; cosine is S]"
-    )
-    weight_decay: float = Field(1e-5, ge=0, description="L2 term added to the gradient [D]")
-    grad_clip: float = Field(1.0, gt=0, description="largest norm of the whole gradient")
-    patience: int = Field(5, ge=1, description="epochs without a better validation metric")
-    seed: int = Field(0, ge=0, description="seed of initialisation, dropout and negatives")
-    checkpoint_every_steps: int = Field(
-        500, ge=1, description="steps between checkpoints of an unfinished run [D]"
-    )
-    device: DeviceName = Field("auto", description="auto: CUDA, then MPS, then CPU")
 
 
 class Companion(Protocol):
@@ -145,11 +124,6 @@ def cosine_lr(step: int, total_steps: int, lr: float, lr_min: float) -> float:
     return lr_min + 0.5 * (lr - lr_min) * (1 + math.cos(math.pi * step / total_steps))
 
 
-def run_folder(work_dir: Path, options: TrainOptions, identity: Mapping[str, object]) -> Path:
-    """Where an unfinished run keeps its state: another configuration or other data is another folder."""
-    return work_dir / digest(options.model_dump(mode="json"), dict(identity))
-
-
 def fit(
     model: Model,
     rows: Tensor,
@@ -160,7 +134,7 @@ def fit(
     work_dir: Path,
     identity: Mapping[str, object],
     companion: Companion | None = None,
-    on_epoch: Callable[[Mapping[str, float]], None] | None = None,
+    on_epoch: Callable[[Sequence[Mapping[str, float]]], None] | None = None,
 ) -> FitResult:
     """Train ``model`` in place and leave it with its best weights.
 
@@ -176,7 +150,7 @@ def fit(
         work_dir: parent of the run's own folder, which is removed on success.
         identity: what the result depends on beside ``options``: model options, fingerprint of the data and of the code.
         companion: stored and restored with the model.
-        on_epoch: sees every row of the history when it is written.
+        on_epoch: sees the history, a row per epoch, whenever one is added.
 
     Raises:
         ValueError: Nothing to train on, or a validation metric that is not a number.
@@ -189,7 +163,7 @@ def fit(
     optimiser = torch.optim.Adam(learnt, lr=options.lr, weight_decay=options.weight_decay)
     generator = torch.Generator(rows.device).manual_seed(options.seed)
     run = _Run(model, optimiser, generator, companion)
-    folder = run_folder(work_dir, options, identity)
+    folder = options.run_folder(work_dir, identity)
     if (folder / "last" / CONFIG_FILE).exists():
         run.restore(folder / "last")
         log.info("continuing at step %d (epoch %d) from %s", run.step, run.epoch + 1, folder)
@@ -215,11 +189,13 @@ def fit(
         run.save(folder / "last")
         log.info(" ".join(f"{name}={value:.5g}" for name, value in row.items()))
         if on_epoch is not None:
-            on_epoch(row)
-    last = {name: t.detach().to("cpu", copy=True) for name, t in model.state_dict().items()}
+            on_epoch(run.history)
+    last = cpu_state(model)
     best, _ = load_checkpoint(folder / "best")
     model.load_state_dict(best)
     model.eval()
+    # first what a resume looks for: a removal that is cut off leaves nothing to resume from
+    (folder / "last" / CONFIG_FILE).unlink()
     shutil.rmtree(folder)
     return FitResult(best, last, pl.DataFrame(run.history), run.best() + 1, resumed_from)
 

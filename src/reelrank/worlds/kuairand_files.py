@@ -12,7 +12,6 @@ from reelrank.sources.kuairand_schema import (
     CAPTION_COLUMNS,
     CATEGORY_COLUMNS,
     DAY_MS,
-    LOG_COLUMNS,
     MISSING_CODE,
     RELEASE_START_MS,
     RELEASE_STOP_MS,
@@ -27,7 +26,9 @@ from reelrank.worlds.sessions import ROW_COLUMNS, Log
 HOUR_MS = 3_600_000
 DATES = np.array([*range(20220408, 20220431), *range(20220501, 20220509)])
 SECOND_FILE_DATE = 20220422
-PARTITION_DELAY_MS = 20 * 60_000  # uniform up to here: 1 row in 6 lands in the next hour's partition
+PARTITION_DELAY_MS = (
+    20 * 60_000
+)  # uniform up to here: 1 row in 6 lands in the next hour's partition
 DUPLICATE_SHARE = 0.024  # exact duplicates among the standard rows
 # values and counts in the real file of 27,285 users
 ACTIVE_DEGREES = {
@@ -45,6 +46,9 @@ FRIEND_RANGES = ([0, 4, 29, 59, 119, 249], ["0", "[1,5)", "[5,30)", "[30,60)", "
 REGISTER_RANGES = ([14, 30, 60, 90, 180, 365, 730], ["8-14", "15-30", "31-60", "61-90", "91-180", "181-365", "366-730", "730+"])  # fmt: skip
 COMMON_WORDS = np.array(["today", "look", "new", "friends", "my", "best", "wow", "again", "daily", "fun"])  # fmt: skip
 TOPIC_WORDS = 30
+
+# role of a log to (rows of the frame in file order with repeats, line of every first occurrence; the header is line 1)
+FileRows = dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]
 
 
 class Catalogue(NamedTuple):
@@ -103,19 +107,14 @@ def log_columns(
     return frame, part_of_request[columns["request"]]
 
 
-def file_rows(
-    rng: np.random.Generator, frame: pl.DataFrame, part: NDArray[np.int64]
-) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def file_rows(rng: np.random.Generator, frame: pl.DataFrame, part: NDArray[np.int64]) -> FileRows:
     """Which rows of ``frame`` stand in which log, in file order, and the line of each (header = 1).
 
     Standard logs are two sorted parts one after the other, not sorted as a whole, and repeat some rows exactly.
-
-    Returns:
-        Role of ``FILES`` to (row numbers with repeats, line of every first occurrence).
     """
     random = frame["is_rand"].to_numpy() == 1
     second = frame["date"].to_numpy() >= SECOND_FILE_DATE
-    out = {}
+    out: FileRows = {}
     for role, chosen in (
         ("log_standard_1", ~random & ~second),
         ("log_standard_2", ~random & second),
@@ -171,12 +170,11 @@ def video_basic(rng: np.random.Generator, catalogue: Catalogue) -> pl.DataFrame:
     wide = rng.random(n) < 0.22
     null = catalogue.published_ms == 0
     second = rng.integers(1, n_topics + 1, n)
+    authors = rng.integers(0, 8_839_735, max(1, int(0.86 * n)))
     return pl.DataFrame(
         {
             "video_id": np.arange(n),
-            "author_id": rng.permutation(8_839_735)[: int(0.86 * n) + 1][
-                rng.integers(0, int(0.86 * n) + 1, n)
-            ],
+            "author_id": authors[rng.integers(0, len(authors), n)],
             "video_type": np.where(rng.random(n) < 0.01, "AD", "NORMAL"),
             "upload_dt": upload.astype(str),
             "upload_type": np.where(null, "PictureSet", _pick(rng, UPLOAD_TYPES, n)),
@@ -215,10 +213,11 @@ def video_statistics(frame: pl.DataFrame, catalogue: Catalogue) -> pl.DataFrame:
     duration = catalogue.duration_ms[video]
 
     def total(weights: NDArray[np.generic]) -> NDArray[np.float64]:
-        return np.bincount(video, weights, n)
+        return np.asarray(np.bincount(video, weights, n), np.float64)
 
-    cells = np.zeros((n, 32, 15), bool)
-    cells[video, frame["date"].to_numpy() % 100, frame["tab"].to_numpy()] = True
+    cells = np.zeros((n, 40, 15), bool)
+    date = frame["date"].to_numpy()
+    cells[video, date % 100 + 31 * (date >= 20220501), frame["tab"].to_numpy()] = True
     counts = np.maximum(cells.sum((1, 2)), 1)
     valid = np.where(duration <= 7000, play >= duration, play > 7000)
     flags = {
@@ -294,6 +293,3 @@ def categories(catalogue: Catalogue) -> pl.DataFrame:
             pl.lit(0.0).alias(f"{name}_prob"),
         ]
     return frame.with_columns(levels).select(list(CATEGORY_COLUMNS))
-
-
-LOG_ORDER = list(LOG_COLUMNS)

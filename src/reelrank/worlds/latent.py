@@ -47,7 +47,7 @@ def stream(seed: int, purpose: str) -> np.random.Generator:
 
 def unit(vectors: NDArray[np.floating]) -> Floats:
     """Rows scaled to length 1."""
-    return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32)
 
 
 def draw_topics(rng: np.random.Generator, n_topics: int, dim: int) -> Floats:
@@ -128,7 +128,9 @@ def modal_sequences(
     n_items, width = vectors.shape
     hidden = 2 * width
     inner = rng.standard_normal((width, hidden)) * 1.5
-    shift = rng.standard_normal((tokens, 1, hidden)) * 0.5  # tokens see the topic from different sides
+    shift = (
+        rng.standard_normal((tokens, 1, hidden)) * 0.5
+    )  # tokens see the topic from different sides
     outer = rng.standard_normal((hidden, dim)) / np.sqrt(hidden)
     signal = np.tanh(vectors @ inner + shift) @ outer  # (T, V, D)
     signal = (signal - signal.mean(1, keepdims=True)) / (signal.std(1, keepdims=True) + 1e-9)
@@ -136,5 +138,5 @@ def modal_sequences(
     private = rng.standard_normal((tokens, n_items, dim), dtype=np.float32)
     ratio = 10.0 ** (snr_db / 10)
     mixed = np.sqrt(ratio / (1 + ratio)) * signal + np.sqrt(0.5 / (1 + ratio)) * (shared + private)
-    present = rng.random(n_items) >= missing_rate
+    present = np.asarray(rng.random(n_items) >= missing_rate)
     return np.ascontiguousarray(mixed.transpose(1, 0, 2), dtype=np.float32), present

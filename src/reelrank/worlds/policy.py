@@ -7,6 +7,7 @@ true probabilities. The shown items are drawn one at a time: P(i) = exp(score_i/
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -14,9 +15,12 @@ from numpy.typing import NDArray
 
 from reelrank.worlds.latent import Floats, Ints
 from reelrank.worlds.response import (
+    DAY_MS,
+    HEADS,
     N_TABS,
     TAB_PROFILES,
     Doubles,
+    Record,
     Response,
     affinity_of,
     feedback,
@@ -40,20 +44,20 @@ class Policy(NamedTuple):
     n_candidates: int
     alias_keep: Doubles  # (V,) Walker's alias table of the popularity
     alias_other: Ints  # (V,)
-    upload_ms: NDArray[np.int64]  # (V,) available from here on
     reward: Doubles  # (6,) weights of watch_ratio, like, follow, comment, forward, hate in the immediate reward
 
 
-class Scratch(NamedTuple):
-    """Working memory of one thread: C candidates."""
+class Request(NamedTuple):
+    """Working memory for one request at a time: C candidates, V videos."""
 
-    interest: Floats  # (d,)
+    interest: Floats  # (d,) of the user at the time of the request
     seen: Ints  # (V,) stamp of the last request that drew a video
     candidates: Ints  # (C,)
     affinity: Doubles  # (C,)
+    reward: Doubles  # (C,) true expected immediate reward, METHODS §3.8 without the clip (watching only once shown)
     weight: Doubles  # (C,) exp(score / T); 0 once shown
-    order: Ints  # (C,) shown positions, in order
-    propensity: Doubles  # (C,) of each shown position
+    order: Ints  # (C,) places of the shown candidates, in order
+    propensity: Doubles  # (C,) of each shown one
 
 
 def alias_table(popularity: Doubles) -> tuple[Doubles, Ints]:
@@ -72,12 +76,13 @@ def alias_table(popularity: Doubles) -> tuple[Doubles, Ints]:
 
 
 @jit
-def make_scratch(r: Response, n_candidates: int) -> Scratch:
+def new_request(r: Response, n_candidates: int) -> Request:
     """Empty working memory."""
-    return Scratch(
-        np.zeros(r.vector.shape[1], np.float32),
-        np.full(len(r.vector), -1, np.int32),
+    return Request(
+        np.zeros(r.vectors.shape[1], np.float32),
+        np.full(len(r.videos), -1, np.int32),
         np.zeros(n_candidates, np.int32),
+        np.zeros(n_candidates),
         np.zeros(n_candidates),
         np.zeros(n_candidates),
         np.zeros(n_candidates, np.int32),
@@ -110,67 +115,66 @@ def seed_state(state: RandomState, seed: int, index: int) -> None:
 
 
 @jit
-def reward_of(p: Policy, r: Response, tab: int, user: int, video: int, affinity: float) -> float:
-    """True expected immediate reward, METHODS §3.8 without the clip (linear in the feedback)."""
-    f = feedback(r, tab, user, video, affinity)
-    ratio = watch(r, tab, user, video, affinity)[0]
-    w = p.reward
-    return float(
-        w[0] * ratio + w[1] * f[2] + w[2] * f[3] + w[3] * f[4] + w[4] * f[5] + w[5] * f[6]
-    )
-
-
-@jit
 def draw_request(
     state: RandomState,
     r: Response,
     p: Policy,
-    scratch: Scratch,
-    tab: int,
-    user: int,
+    out: Request,
+    tab_id: int,
+    user_id: int,
     ts_ms: int,
     stamp: int,
     n_shown: int,
 ) -> None:
-    """Fill ``scratch``: candidates, then ``n_shown`` draws with their propensities; ``interest`` must be that of (user, ts)."""
-    n_videos = len(scratch.seen)
+    """Draw the candidates of one request, score them, and draw ``n_shown`` of them with their propensities."""
+    interest, seen, candidates, weight = out.interest, out.seen, out.candidates, out.weight
+    affinities, vectors, videos, skips = out.affinity, r.vectors, r.videos, r.skips
+    keep, other, weights, reward_weights = p.alias_keep, p.alias_other, p.weights, p.reward
+    rewards = out.reward
+    user, tab = r.users[user_id], r.tabs[tab_id]
+    interest_at(r.start, r.turn, user_id, user.speed * (ts_ms - r.origin_ms) / DAY_MS, interest)
     n = 0
     best = -1e300
     while n < p.n_candidates:
-        x = uniform(state) * n_videos
-        video = int(x)
-        if x - video >= p.alias_keep[video]:
-            video = p.alias_other[video]
-        if scratch.seen[video] == stamp or p.upload_ms[video] > ts_ms:
+        x = uniform(state) * len(seen)
+        video_id = int(x)
+        if x - video_id >= keep[video_id]:
+            video_id = other[video_id]
+        video = videos[video_id]
+        if seen[video_id] == stamp or video.upload_ms > ts_ms:
             continue
-        scratch.seen[video] = stamp
-        affinity = affinity_of(r, scratch.interest, video)
-        f = feedback(r, tab, user, video, affinity)
-        score = 0.0
-        for k in range(7):
-            score += p.weights[k] * f[k]
-        scratch.candidates[n] = video
-        scratch.affinity[n] = affinity
-        scratch.weight[n] = score / p.temperature
-        best = max(best, scratch.weight[n])
+        seen[video_id] = stamp
+        affinity = affinity_of(vectors, video_id, interest)
+        f = feedback(tab, user, video, skips[tab_id, video_id], affinity)
+        score = weights[0] * f[0] + weights[1] * f[1]
+        acts = 0.0
+        for k in range(5):
+            score += weights[k + 2] * f[k + 2]
+            acts += reward_weights[k + 1] * f[k + 2]
+        candidates[n], affinities[n], rewards[n] = video_id, affinity, acts
+        weight[n] = score / p.temperature
+        best = max(best, weight[n])
         n += 1
     for i in range(n):
-        scratch.weight[i] = math.exp(scratch.weight[i] - best)
+        weight[i] = math.exp(weight[i] - best)
     for j in range(n_shown):
         total = 0.0
         for i in range(n):
-            total += scratch.weight[i]
+            total += weight[i]
         x = uniform(state) * total
         chosen = -1
         for i in range(n):
-            if scratch.weight[i] > 0.0:
+            if weight[i] > 0.0:
                 chosen = i  # the last open item, should rounding leave x above the sum
-                x -= scratch.weight[i]
+                x -= weight[i]
                 if x < 0.0:
                     break
-        scratch.order[j] = chosen
-        scratch.propensity[j] = scratch.weight[chosen] / total
-        scratch.weight[chosen] = 0.0
+        video_id = candidates[chosen]
+        watched = watch(tab, user, videos[video_id], skips[tab_id, video_id], affinities[chosen])
+        rewards[chosen] += reward_weights[0] * watched[0]
+        out.order[j] = chosen
+        out.propensity[j] = weight[chosen] / total
+        weight[chosen] = 0.0
 
 
 @jit
@@ -178,7 +182,7 @@ def mean_response(
     seed: int,
     r: Response,
     p: Policy,
-    tab: int,
+    tab_id: int,
     users: NDArray[np.int64],
     ts_ms: NDArray[np.int64],
     n_shown: int,
@@ -186,20 +190,21 @@ def mean_response(
 ) -> Doubles:
     """Mean true response to what the policy shows: the seven feedbacks, then P(return within 24 h), (8,)."""
     out = np.zeros(8)
-    scratch = make_scratch(r, p.n_candidates)
+    request = new_request(r, p.n_candidates)
     state = np.zeros(1, np.uint64)
     for i in range(len(users)):
         seed_state(state, seed, i)
-        interest_at(r, users[i], ts_ms[i], scratch.interest)
-        draw_request(state, r, p, scratch, tab, users[i], ts_ms[i], i, n_shown)
+        draw_request(state, r, p, request, tab_id, users[i], ts_ms[i], i, n_shown)
+        user, tab = r.users[users[i]], r.tabs[tab_id]
         reward = 0.0
         for j in range(n_shown):
-            place = scratch.order[j]
-            video, affinity = scratch.candidates[place], scratch.affinity[place]
-            f = feedback(r, tab, users[i], video, affinity)
+            place = request.order[j]
+            video_id, affinity = request.candidates[place], request.affinity[place]
+            video, skip = r.videos[video_id], r.skips[tab_id, video_id]
+            f = feedback(tab, user, video, skip, affinity)
             for k in range(7):
                 out[k] += f[k] / n_shown
-            reward += reward_of(p, r, tab, users[i], video, affinity) / n_shown
+            reward += request.reward[place] / n_shown
         out[7] += sigmoid(return_rule[0] + return_rule[1] * reward)
     return out / len(users)
 
@@ -234,19 +239,23 @@ def calibrate(
     Returns:
         The response with its intercepts, and the mean P(return within 24 h).
     """
-    returns = np.zeros(N_TABS)
-    for _ in range(rounds):
-        for tab in range(N_TABS):
-            target = TAB_PROFILES[tab, 5:]
-            got = mean_response(seed, response, policy, tab, users, ts_ms, n_shown, return_rule)
+
+    def fit(k: int) -> float:
+        tab, target = response.tabs[k], TAB_PROFILES[k, 5:]
+        for _ in range(rounds):
+            got = mean_response(seed, response, policy, k, users, ts_ms, n_shown, return_rule)
             step = _logit(target[0]) - _logit(got[0])
-            ratio_step = _logit(target[1] / target[0]) - _logit(got[1] / got[0])
-            if response.two_column[tab]:
-                response.tap[tab] += step
-                response.engage[tab] += np.clip(ratio_step, -2, 2)
+            ratio_step = np.clip(_logit(target[1] / target[0]) - _logit(got[1] / got[0]), -1, 1)
+            if tab["two_column"] > 0:
+                tab["tap"] += step
+                tab["engage"] += ratio_step
             else:
-                response.engage[tab] += 1.2 * step
-                response.partial[tab] += 0.7 * np.clip(ratio_step, -2, 2)
-            response.head[tab] += _logit(target[2:]) - _logit(got[2:7])
-            returns[tab] = got[7]
+                tab["engage"] += step
+                tab["complete"] = max(-5.0, tab["complete"] + ratio_step)
+            for head, head_step in zip(HEADS, _logit(target[2:]) - _logit(got[2:7]), strict=True):
+                tab[head] += head_step
+        return float(got[7])
+
+    with ThreadPoolExecutor(2) as pool:
+        returns = np.array(list(pool.map(fit, range(N_TABS))))
     return response, float(returns @ TAB_PROFILES[:, 0] / TAB_PROFILES[:, 0].sum())

@@ -5,8 +5,8 @@ engagement e = affinity + quality + user bias). The play time of an opened row i
 
 .. math:: (1-g)\,LN(\mu_s, \sigma_s) + g(1-c)\,LN(\mu_p, \sigma_p) + g c\,LN(\log D + \mu_c, \sigma_c)
 
-skip, partial and complete play of a video of length D; g = σ(engage_tab + e), c = σ(complete + e/2 − (log D − 11)/2),
-μ_p = partial_tab + 0.4 (log D − 11) + 0.2 e. ``is_click`` is valid play in single-column tabs and the tap in two-column tabs,
+skip, partial and complete play of a video of length D; g = σ(engage_tab + e), c = σ(complete_tab + e/2 − 0.7 (log D − 11)),
+μ_p = 9.2 + 0.4 (log D − 11) + 0.2 e. ``is_click`` is valid play in single-column tabs and the tap in two-column tabs,
 ``long_view`` the official rule on play time (SCHEMAS §2.1); like, follow, comment, forward (only if opened) and hate are
 logistic. So every expectation is a sum of normal tails. The tab profiles were measured on the real rows of KuaiRand-Pure.
 """
@@ -20,24 +20,40 @@ from typing import Any, NamedTuple, TypeVar, cast
 import numba
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from reelrank.worlds.latent import Floats
 
 Doubles = NDArray[np.float64]
+Records = NDArray[np.void]
+Record = Any  # one element of Records inside compiled code
 F = TypeVar("F", bound=Callable[..., Any])
 
 EXPECTED = (
     "click", "long_view", "like", "follow", "comment", "forward", "hate", "watch_ratio", "play_ms",
 )  # fmt: skip
-HEADS = EXPECTED[2:7]  # the logistic heads; their order is that of every (…, 5) array
+HEADS = EXPECTED[2:7]  # the logistic heads
 VALID_PLAY_MS = 7_000  # SCHEMAS §2.1: is_click in single-column tabs
 LONG_VIEW_MS = 18_000  # SCHEMAS §2.1: long_view
-WATCH_RATIO_CAP = 2.0  # METHODS §3.8
+LOG_CAP = math.log(2.0)  # METHODS §3.8: watch ratio capped at 2
+DAY_MS = 86_400_000
 LOG_DURATION_CENTRE = 11.0  # log ms, about a minute
-COMPLETE_INTERCEPT = -1.2
+PARTIAL_MEAN = 9.2  # log ms, of a video of that length
 COMPLETE_MEAN, COMPLETE_SD = 0.04, 0.08
+COMPLETE_RATIO = math.exp(
+    COMPLETE_MEAN + COMPLETE_SD**2 / 2
+)  # E[play/duration]; the cap at 2 is 8 sd away
 PARTIAL_SD = 1.2
 SQRT2 = math.sqrt(2.0)
+# slopes of the heads on affinity and on video quality [D: good videos please, bad ones are hated, no two heads collinear]
+LIKE_AFFINITY, FOLLOW_AFFINITY, COMMENT_AFFINITY, FORWARD_AFFINITY, HATE_AFFINITY = (
+    0.8,
+    0.7,
+    0.4,
+    0.6,
+    -0.7,
+)
+HEAD_QUALITY = (0.6, 0.2, 0.9, 0.5, -0.3)
 
 # One row per tab 0…14: share of standard rows, two-column?, P(opened) of single-column tabs, skip component (log ms, sd),
 # then the rates to hold: click, long_view, like, follow, comment, forward, hate. Tabs of fewer than 1,000 real rows take the
@@ -64,40 +80,42 @@ TAB_PROFILES: Doubles = np.array(
 N_TABS = len(TAB_PROFILES)
 
 
+def _record(*names: str) -> np.dtype[np.void]:
+    return np.dtype([(name, np.float64) for name in names])
+
+
+# one record per user, video, tab, and (tab, video); what a head needs is the sum of its entries
+USER = _record("speed", "engage", *HEADS)
+VIDEO = _record(
+    "quality", "log_duration", "log_valid", "log_long", "complete_valid", "complete_long", "upload_ms", *HEADS,
+)  # fmt: skip
+TAB = _record("two_column", "opened", "tap", "engage", "complete", "skip_mean", "skip_sd", *HEADS)
+SKIP = _record("valid", "long", "ratio")
+
+
 class Response(NamedTuple):
-    """Every array that the response depends on; U users, V videos, d latent width, 15 tabs, 5 heads."""
+    """All that the response depends on; U users, V videos, d latent width, 15 tabs.
+
+    ``users`` holds the speed of the interest (radians per day) and the user's own level of engagement and of each head;
+    ``videos`` quality, log duration (ms), the least play times of the two rules (log ms), their probability in a complete play,
+    upload time and level of each head; ``tabs`` the calibrated intercepts; ``skips`` the two rules and the capped watch ratio in a
+    skipped play.
+    """
 
     start: Floats  # (U, d) interest at time 0, times the affinity scale
     turn: Floats  # (U, d) direction it rotates towards, times the affinity scale
-    speed: Floats  # (U,) radians per day
-    user_bias: Floats  # (U, 6) engagement, then the heads
-    vector: Floats  # (V, d)
-    quality: Floats  # (V,)
-    video_bias: Floats  # (V, 5)
-    log_duration: Doubles  # (V,) log ms
-    head_affinity: Doubles  # (5,) slope of each head on the affinity
-    head_quality: Doubles  # (5,) slope of each head on the quality
-    two_column: NDArray[np.bool_]  # (15,)
-    opened: Doubles  # (15,) P(opened) in single-column tabs
-    tap: Doubles  # (15,) intercept of the tap in two-column tabs
-    engage: Doubles  # (15,) intercept of g
-    partial: Doubles  # (15,) location of the partial play, log ms
-    head: Doubles  # (15, 5) intercepts of the heads
-    skip_mean: Doubles  # (15,)
-    skip_sd: Doubles  # (15,)
-    log_valid: Doubles  # (V,) log of the least play time that is a valid play
-    log_long: Doubles  # (V,) log of the least play time that is a long view
-    complete_valid: Doubles  # (V,) P(valid play | complete play)
-    complete_long: Doubles  # (V,)
-    skip_valid: Doubles  # (15, V) P(valid play | skipped)
-    skip_long: Doubles  # (15, V)
-    skip_ratio: Doubles  # (15, V) E[min(play/duration, 2) | skipped]
+    vectors: Floats  # (V, d)
+    users: Records  # (U,) USER
+    videos: Records  # (V,) VIDEO
+    tabs: Records  # (15,) TAB
+    skips: Records  # (15, V) SKIP
     origin_ms: int  # time 0 of the interests, UTC epoch ms
 
 
 def jit(function: F) -> F:
-    """Compile with Numba, cached on disk and free of the interpreter lock."""
-    return cast(F, numba.njit(cache=True, nogil=True)(function))
+    """Compile with Numba, cached on disk, free of the interpreter lock; no value here is NaN or infinite."""
+    compiled = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)(function)
+    return cast(F, compiled)
 
 
 @jit
@@ -120,90 +138,105 @@ def capped_mean(mean: float, sd: float, log_cap: float) -> float:
 
 
 @jit
-def interest_at(r: Response, user: int, ts_ms: int, out: Floats) -> None:
-    """θ_u(t), scaled, into ``out`` (d,): exact at any time."""
-    angle = r.speed[user] * (ts_ms - r.origin_ms) / 86_400_000.0
+def interest_at(start: Floats, turn: Floats, user: int, angle: float, out: Floats) -> None:
+    """cos(angle)·start + sin(angle)·turn of one user into ``out`` (d,)."""
     cos, sin = np.float32(math.cos(angle)), np.float32(math.sin(angle))
     for k in range(len(out)):
-        out[k] = cos * r.start[user, k] + sin * r.turn[user, k]
+        out[k] = cos * start[user, k] + sin * turn[user, k]
 
 
 @jit
-def affinity_of(r: Response, interest: Floats, video: int) -> float:
+def affinity_of(vectors: Floats, video: int, interest: Floats) -> float:
     """⟨θ_u(t), z_v⟩ on the logit scale."""
     total = np.float32(0.0)
     for k in range(len(interest)):
-        total += interest[k] * r.vector[video, k]
+        total += interest[k] * vectors[video, k]
     return float(total)
 
 
 @jit
 def play_parts(
-    r: Response, tab: int, user: int, video: int, affinity: float
+    tab: Record, user: Record, video: Record, affinity: float
 ) -> tuple[float, float, float, float]:
     """P(opened), P(engaged | opened), P(complete | engaged), and the location of the partial play."""
-    engagement = affinity + r.quality[video] + r.user_bias[user, 0]
-    length = r.log_duration[video] - LOG_DURATION_CENTRE
-    opened = sigmoid(r.tap[tab] + engagement) if r.two_column[tab] else r.opened[tab]
-    engaged = sigmoid(r.engage[tab] + engagement)
-    complete = sigmoid(COMPLETE_INTERCEPT + 0.5 * engagement - 0.5 * length)
-    return opened, engaged, complete, r.partial[tab] + 0.4 * length + 0.2 * engagement
+    engagement = affinity + video.quality + user.engage
+    length = video.log_duration - LOG_DURATION_CENTRE
+    opened = sigmoid(tab.tap + engagement) if tab.two_column > 0.0 else tab.opened
+    engaged = sigmoid(tab.engage + engagement)
+    complete = sigmoid(tab.complete + 0.5 * engagement - 0.7 * length)
+    return opened, engaged, complete, PARTIAL_MEAN + 0.4 * length + 0.2 * engagement
 
 
 @jit
-def head_probability(
-    r: Response, tab: int, user: int, video: int, affinity: float, head: int
-) -> float:
-    """P(head | opened) of a logistic head; hate does not need the row to be opened."""
-    return sigmoid(
-        r.head[tab, head]
-        + r.head_affinity[head] * affinity
-        + r.head_quality[head] * r.quality[video]
-        + r.user_bias[user, head + 1]
-        + r.video_bias[video, head]
+def heads_of(
+    tab: Record, user: Record, video: Record, affinity: float
+) -> tuple[float, float, float, float, float]:
+    """P of like, follow, comment, forward given that the row is opened, and P of hate."""
+    return (
+        sigmoid(tab.like + user.like + video.like + LIKE_AFFINITY * affinity),
+        sigmoid(tab.follow + user.follow + video.follow + FOLLOW_AFFINITY * affinity),
+        sigmoid(tab.comment + user.comment + video.comment + COMMENT_AFFINITY * affinity),
+        sigmoid(tab.forward + user.forward + video.forward + FORWARD_AFFINITY * affinity),
+        sigmoid(tab.hate + user.hate + video.hate + HATE_AFFINITY * affinity),
     )
 
 
 @jit
 def feedback(
-    r: Response, tab: int, user: int, video: int, affinity: float
+    tab: Record, user: Record, video: Record, skip: Record, affinity: float
 ) -> tuple[float, float, float, float, float, float, float]:
     """P of click, long_view, like, follow, comment, forward, hate."""
-    opened, engaged, complete, mean = play_parts(r, tab, user, video, affinity)
-    valid = (1 - engaged) * r.skip_valid[tab, video] + engaged * (
-        (1 - complete) * tail(mean, PARTIAL_SD, r.log_valid[video])
-        + complete * r.complete_valid[video]
-    )
-    long = (1 - engaged) * r.skip_long[tab, video] + engaged * (
-        (1 - complete) * tail(mean, PARTIAL_SD, r.log_long[video])
-        + complete * r.complete_long[video]
-    )
+    opened, engaged, complete, mean = play_parts(tab, user, video, affinity)
+    whole, part, none = engaged * complete, engaged * (1.0 - complete), 1.0 - engaged
+    if tab.two_column > 0.0:
+        click = opened
+    else:
+        valid = tail(mean, PARTIAL_SD, video.log_valid)
+        click = opened * (none * skip.valid + part * valid + whole * video.complete_valid)
+    long = tail(mean, PARTIAL_SD, video.log_long)
+    long_view = opened * (none * skip.long + part * long + whole * video.complete_long)
+    like, follow, comment, forward, hate = heads_of(tab, user, video, affinity)
     return (
-        opened if r.two_column[tab] else opened * valid,
-        opened * long,
-        opened * head_probability(r, tab, user, video, affinity, 0),
-        opened * head_probability(r, tab, user, video, affinity, 1),
-        opened * head_probability(r, tab, user, video, affinity, 2),
-        opened * head_probability(r, tab, user, video, affinity, 3),
-        head_probability(r, tab, user, video, affinity, 4),
+        click,
+        long_view,
+        opened * like,
+        opened * follow,
+        opened * comment,
+        opened * forward,
+        hate,
     )
 
 
 @jit
-def watch(r: Response, tab: int, user: int, video: int, affinity: float) -> tuple[float, float]:
+def watch(
+    tab: Record, user: Record, video: Record, skip: Record, affinity: float
+) -> tuple[float, float]:
     """E[min(play/duration, 2)] and E[play time in ms]."""
-    opened, engaged, complete, mean = play_parts(r, tab, user, video, affinity)
-    log_d = r.log_duration[video]
-    log_cap = math.log(WATCH_RATIO_CAP)
-    ratio = (1 - engaged) * r.skip_ratio[tab, video] + engaged * (
-        (1 - complete) * capped_mean(mean - log_d, PARTIAL_SD, log_cap)
-        + complete * capped_mean(COMPLETE_MEAN, COMPLETE_SD, log_cap)
+    opened, engaged, complete, mean = play_parts(tab, user, video, affinity)
+    whole, part, none = engaged * complete, engaged * (1.0 - complete), 1.0 - engaged
+    ratio = (
+        none * skip.ratio
+        + part * capped_mean(mean - video.log_duration, PARTIAL_SD, LOG_CAP)
+        + whole * COMPLETE_RATIO
     )
-    play = (1 - engaged) * math.exp(r.skip_mean[tab] + 0.5 * r.skip_sd[tab] ** 2) + engaged * (
-        (1 - complete) * math.exp(mean + 0.5 * PARTIAL_SD**2)
-        + complete * math.exp(log_d + COMPLETE_MEAN + 0.5 * COMPLETE_SD**2)
+    play = (
+        none * math.exp(tab.skip_mean + 0.5 * tab.skip_sd * tab.skip_sd)
+        + part * math.exp(mean + 0.5 * PARTIAL_SD * PARTIAL_SD)
+        + whole * math.exp(video.log_duration) * COMPLETE_RATIO
     )
     return opened * ratio, opened * play
+
+
+@jit
+def expected_reward(
+    weights: Doubles, tab: Record, user: Record, video: Record, skip: Record, affinity: float
+) -> float:
+    """True expected immediate reward, METHODS §3.8 without the clip (linear in the feedback)."""
+    acts = feedback(tab, user, video, skip, affinity)
+    total = weights[0] * watch(tab, user, video, skip, affinity)[0]
+    for k in range(5):
+        total += weights[k + 1] * acts[k + 2]
+    return float(total)
 
 
 @jit
@@ -215,42 +248,64 @@ def expected_rows(
     tabs: NDArray[np.int64],
 ) -> Doubles:
     """The nine expectations of ``EXPECTED`` for each row, (9, n)."""
+    start, turn, vectors = r.start, r.turn, r.vectors
+    user_table, video_table, tab_table, skip_table = r.users, r.videos, r.tabs, r.skips
     out = np.empty((9, len(users)))
-    interest = np.empty(r.vector.shape[1], np.float32)
+    interest = np.empty(vectors.shape[1], np.float32)
     for i in range(len(users)):
+        user, video, tab = user_table[users[i]], video_table[videos[i]], tab_table[tabs[i]]
+        skip = skip_table[tabs[i], videos[i]]
         if i == 0 or users[i] != users[i - 1] or ts_ms[i] != ts_ms[i - 1]:
-            interest_at(r, users[i], ts_ms[i], interest)
-        affinity = affinity_of(r, interest, videos[i])
-        p = feedback(r, tabs[i], users[i], videos[i], affinity)
+            angle = user.speed * (ts_ms[i] - r.origin_ms) / DAY_MS
+            interest_at(start, turn, users[i], angle, interest)
+        affinity = affinity_of(vectors, videos[i], interest)
+        p = feedback(tab, user, video, skip, affinity)
         for k in range(7):
             out[k, i] = p[k]
-        out[7, i], out[8, i] = watch(r, tabs[i], users[i], videos[i], affinity)
+        out[7, i], out[8, i] = watch(tab, user, video, skip, affinity)
     return out
 
 
-def play_tables(duration_ms: NDArray[np.int64]) -> dict[str, Any]:
-    """The parts of :class:`Response` that follow from durations and tab profiles alone.
+def _log_normal_tail(mean: Doubles, sd: Doubles | float, log_threshold: Doubles) -> Doubles:
+    return np.asarray(ndtr((mean - log_threshold) / sd))
+
+
+def tab_records() -> Records:
+    """Tabs (15,) with the measured parts of ``TAB_PROFILES`` and intercepts still to be calibrated."""
+    tabs = np.zeros(N_TABS, TAB)
+    for k, name in enumerate(("two_column", "opened", "skip_mean", "skip_sd")):
+        tabs[name] = TAB_PROFILES[:, k + 1]
+    tabs["tap"], tabs["complete"] = -2.0, -1.2
+    for name in HEADS:
+        tabs[name] = -6.0
+    return tabs
+
+
+def video_records(duration_ms: NDArray[np.int64], upload_ms: NDArray[np.int64]) -> Records:
+    """Videos (V,) with all that follows from duration and upload time.
 
     Play times are rounded to whole ms, so a rule "play ≥ c" is P(X ≥ c − ½) of the unrounded lognormal.
     """
-    two_column, opened, skip_mean, skip_sd = TAB_PROFILES[:, 1:5].T.copy()
-    log_duration = np.log(duration_ms)
-    log_valid = np.log(np.where(duration_ms <= VALID_PLAY_MS, duration_ms, VALID_PLAY_MS + 1) - 0.5)
-    log_long = np.log(np.minimum(duration_ms, LONG_VIEW_MS) - 0.5)
-    tails, means = np.vectorize(tail), np.vectorize(capped_mean)
-    complete = log_duration + COMPLETE_MEAN
-    skip = skip_mean[:, None], skip_sd[:, None]
-    return {
-        "two_column": two_column > 0,
-        "opened": opened,
-        "skip_mean": skip_mean,
-        "skip_sd": skip_sd,
-        "log_duration": log_duration,
-        "log_valid": log_valid,
-        "log_long": log_long,
-        "complete_valid": tails(complete, COMPLETE_SD, log_valid),
-        "complete_long": tails(complete, COMPLETE_SD, log_long),
-        "skip_valid": tails(*skip, log_valid),
-        "skip_long": tails(*skip, log_long),
-        "skip_ratio": means(skip[0] - log_duration, skip[1], math.log(WATCH_RATIO_CAP)),
-    }
+    videos = np.zeros(len(duration_ms), VIDEO)
+    least = np.where(duration_ms <= VALID_PLAY_MS, duration_ms, VALID_PLAY_MS + 1)
+    videos["log_duration"] = np.log(duration_ms)
+    videos["log_valid"] = np.log(least - 0.5)
+    videos["log_long"] = np.log(np.minimum(duration_ms, LONG_VIEW_MS) - 0.5)
+    videos["upload_ms"] = upload_ms
+    mean = videos["log_duration"] + COMPLETE_MEAN
+    for rule in ("valid", "long"):
+        videos[f"complete_{rule}"] = _log_normal_tail(mean, COMPLETE_SD, videos[f"log_{rule}"])
+    return videos
+
+
+def skip_records(tabs: Records, videos: Records) -> Records:
+    """What a skipped play amounts to, (15, V)."""
+    skips = np.zeros((len(tabs), len(videos)), SKIP)
+    mean, sd = tabs["skip_mean"][:, None], tabs["skip_sd"][:, None]
+    for rule in ("valid", "long"):
+        skips[rule] = _log_normal_tail(mean, sd, videos[f"log_{rule}"])
+    log_cap = videos["log_duration"] + LOG_CAP
+    below = np.exp(mean + sd**2 / 2) * ndtr((log_cap - mean - sd**2) / sd)
+    above = np.exp(log_cap) * _log_normal_tail(mean, sd, log_cap)
+    skips["ratio"] = (below + above) / np.exp(videos["log_duration"])
+    return skips

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,30 +20,32 @@ from reelrank.worlds.policy import (
     Policy,
     RandomState,
     draw_request,
-    make_scratch,
+    new_request,
     normal,
-    reward_of,
     seed_state,
     uniform,
 )
 from reelrank.worlds.response import (
     COMPLETE_MEAN,
     COMPLETE_SD,
+    DAY_MS,
     LONG_VIEW_MS,
     N_TABS,
     PARTIAL_SD,
     VALID_PLAY_MS,
     Doubles,
+    Record,
     Response,
     affinity_of,
-    head_probability,
+    expected_reward,
+    heads_of,
     interest_at,
     jit,
     play_parts,
     sigmoid,
 )
 
-MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
+MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 SESSION_APART_MS = 61 * MINUTE_MS
 RANDOM_TAB = 1  # SCHEMAS §2.1: nearly all random exposures are in tab 1
 # share of the real rows of KuaiRand-Pure in each local hour
@@ -89,10 +91,9 @@ class Log(NamedTuple):
 
 
 @jit
-def awake(state: RandomState, s: Schedule, ts_ms: float) -> bool:
+def awake(state: RandomState, hourly: Doubles, local_ms: float) -> bool:
     """Whether a proposed start is accepted by the daily rhythm."""
-    hour = int((ts_ms + s.utc_offset_ms) // HOUR_MS) % 24
-    return uniform(state) < s.hourly[hour]
+    return bool(uniform(state) < hourly[int(local_ms // HOUR_MS) % 24])
 
 
 @jit
@@ -104,38 +105,46 @@ def geometric(state: RandomState, mean: float) -> int:
 
 
 @jit
+def choose(state: RandomState, cdf: Doubles) -> int:
+    """Index drawn by a cumulative distribution."""
+    x = uniform(state)
+    k = 0
+    while cdf[k] <= x:
+        k += 1
+    return k
+
+
+@jit
 def observe(
     state: RandomState,
-    r: Response,
+    tab: Record,
+    user: Record,
+    video: Record,
+    affinity: float,
     rows: Ints,
     n: int,
-    tab: int,
-    user: int,
-    video: int,
-    affinity: float,
 ) -> None:
     """Draw the feedback of one exposure into column ``n`` of ``rows``."""
-    opened, engaged, complete, mean = play_parts(r, tab, user, video, affinity)
-    duration = int(round(math.exp(r.log_duration[video])))
+    opened, engaged, complete, mean = play_parts(tab, user, video, affinity)
+    duration = round(math.exp(video.log_duration))
     is_open = uniform(state) < opened
     play = 0
     if is_open:
         x = uniform(state)
         if x < engaged * complete:
-            log_play = r.log_duration[video] + COMPLETE_MEAN + COMPLETE_SD * normal(state)
+            log_play = video.log_duration + COMPLETE_MEAN + COMPLETE_SD * normal(state)
         elif x < engaged:
             log_play = mean + PARTIAL_SD * normal(state)
         else:
-            log_play = r.skip_mean[tab] + r.skip_sd[tab] * normal(state)
-        play = int(round(math.exp(min(log_play, 21.0))))  # 2³¹ ms bounds the column
+            log_play = tab.skip_mean + tab.skip_sd * normal(state)
+        play = round(math.exp(min(log_play, 21.0)))  # 2³¹ ms bounds the column
     valid = play >= duration if duration <= VALID_PLAY_MS else play > VALID_PLAY_MS
     long = play >= min(duration, LONG_VIEW_MS)
-    rows[0, n] = user
-    rows[1, n] = video
-    rows[2, n] = is_open if r.two_column[tab] else valid
-    for head in range(5):
-        drawn = uniform(state) < head_probability(r, tab, user, video, affinity, head)
-        rows[3 + head, n] = drawn and (is_open or head == 4)
+    rows[2, n] = is_open if tab.two_column > 0.0 else valid
+    heads = heads_of(tab, user, video, affinity)
+    for k in range(4):
+        rows[3 + k, n] = uniform(state) < heads[k] and is_open
+    rows[7, n] = uniform(state) < heads[4]
     rows[8, n] = long
     rows[9, n] = play
     # beside the planted heads: visits to the author's page and the comments, at the real rates given the play
@@ -144,102 +153,122 @@ def observe(
     in_comments = uniform(state) < (0.117 if long else 0.044 if valid else 0.002)
     rows[11, n] = int(math.exp(8.7 + normal(state))) if in_comments or rows[5, n] else 0
     rows[12, n] = enter
-    rows[14, n] = tab
 
 
 @jit
-def grow(array: Ints, capacity: int) -> Ints:
-    """``array`` (k, n) copied into (k, capacity)."""
-    out = np.empty((array.shape[0], capacity), array.dtype)
-    out[:, : array.shape[1]] = array
+def grow(array: NDArray[Any]) -> NDArray[Any]:
+    """``array`` (k, n) at the start of a new (k, 2n)."""
+    out = np.empty((array.shape[0], 2 * array.shape[1]), array.dtype)
+    for k in range(array.shape[0]):
+        for i in range(array.shape[1]):
+            out[k, i] = array[k, i]
     return out
 
 
 @jit
 def simulate_block(
     first: int, last: int, seed: int, expected: int, r: Response, p: Policy, s: Schedule
-) -> Log:
-    """Everything that users ``first`` … ``last − 1`` see and do; each user has a random stream of their own."""
-    slack = p.n_candidates * (2 + int(s.random_rate)) + 2  # rows of one request, random ones included
+) -> tuple[Ints, Doubles, Ints, Doubles, int, int, int]:
+    """Everything that users ``first`` … ``last − 1`` see and do; each user has a random stream of their own.
+
+    Returns:
+        Buffers of rows (17, ≥ n), times and propensities (2, ≥ n), candidates (C, ≥ m), sessions (7, ≥ q), and n, m, q.
+    """
+    slack = (
+        p.n_candidates * (2 + int(s.random_rate)) + 2
+    )  # rows of one request, random ones included
     rows = np.empty((17, expected + slack), np.int32)
     reals = np.empty((2, expected + slack))  # ts_ms (exact in a double) and propensity
     candidates = np.empty((p.n_candidates, expected // 2 + slack), np.int32)
     sessions = np.empty((7, expected // 4 + slack))
-    scratch = make_scratch(r, p.n_candidates)
+    vectors, videos, skips, tabs, interest = r.vectors, r.videos, r.skips, r.tabs, np.empty(r.vectors.shape[1], np.float32)  # fmt: skip
+    request = new_request(r, p.n_candidates)
+    shown_candidates, shown_affinity, order = request.candidates, request.affinity, request.order
+    shown_reward = request.reward
     state = np.zeros(1, np.uint64)
+    random_tab = tabs[RANDOM_TAB]
     n = m = q = 0
-    for user in range(first, last):
-        seed_state(state, seed, user)
-        ts = s.start_ms + uniform(state) * s.gap_ms[user]
-        while not awake(state, s, ts):
-            ts = s.start_ms + uniform(state) * s.gap_ms[user]
-        tab = int(np.searchsorted(s.tab_cdf, uniform(state), "right"))
+    for user_id in range(first, last):
+        seed_state(state, seed, user_id)
+        user = r.users[user_id]
+        ts = s.start_ms + uniform(state) * s.gap_ms[user_id]
+        while not awake(state, s.hourly, ts + s.utc_offset_ms):
+            ts = s.start_ms + uniform(state) * s.gap_ms[user_id]
+        tab_id = choose(state, s.tab_cdf)
         while ts < s.stop_ms:
             begin, start, reward = n, int(ts), 0.0
-            left = geometric(state, s.session_rows[user])
+            mean_shown = min(s.request_rows, s.session_rows[user_id])
+            left = geometric(state, s.session_rows[user_id] / mean_shown)
             end = start
             while left > 0 and ts < s.stop_ms:
                 ts_ms = int(ts)
-                shown = min(left, geometric(state, s.request_rows), p.n_candidates)
-                left -= shown
+                shown = min(geometric(state, mean_shown), p.n_candidates)
+                left -= 1
                 if n + slack > rows.shape[1]:
-                    rows, reals = grow(rows, 2 * rows.shape[1]), grow(reals, 2 * rows.shape[1])
+                    rows, reals = grow(rows), grow(reals)
                 if m == candidates.shape[1]:
-                    candidates = grow(candidates, 2 * m)
-                interest_at(r, user, ts_ms, scratch.interest)
-                draw_request(state, r, p, scratch, tab, user, ts_ms, m, shown)
-                candidates[:, m] = scratch.candidates
+                    candidates = grow(candidates)
+                draw_request(state, r, p, request, tab_id, user_id, ts_ms, m, shown)
+                for i in range(p.n_candidates):
+                    candidates[i, m] = shown_candidates[i]
+                tab = tabs[tab_id]
                 for j in range(shown):
-                    place = scratch.order[j]
-                    video, affinity = scratch.candidates[place], scratch.affinity[place]
-                    observe(state, r, rows, n, tab, user, video, affinity)
-                    rows[13, n], rows[15, n], rows[16, n] = 0, m, j
-                    reals[0, n], reals[1, n] = ts_ms, scratch.propensity[j]
-                    reward += reward_of(p, r, tab, user, video, affinity)
+                    video_id, affinity = shown_candidates[order[j]], shown_affinity[order[j]]
+                    observe(state, tab, user, videos[video_id], affinity, rows, n)
+                    rows[0, n], rows[1, n] = user_id, video_id
+                    rows[13, n], rows[14, n], rows[15, n], rows[16, n] = 0, tab_id, m, j
+                    reals[0, n], reals[1, n] = ts_ms, request.propensity[j]
+                    reward += shown_reward[order[j]]
                     n += 1
                 m += 1
                 end = ts_ms
+                extra = 0
                 if ts_ms >= s.random_start_ms:
                     extra = int(s.random_rate * shown + uniform(state))
-                    for j in range(extra):
-                        at = ts_ms + int(50_000 * (j + uniform(state)) / extra) + 1
-                        if at >= s.stop_ms:
-                            break
-                        video = int(uniform(state) * len(r.vector))
-                        interest_at(r, user, at, scratch.interest)
-                        affinity = affinity_of(r, scratch.interest, video)
-                        observe(state, r, rows, n, RANDOM_TAB, user, video, affinity)
-                        rows[13, n], rows[15, n], rows[16, n] = 1, -1, -1
-                        reals[0, n], reals[1, n] = at, 1.0 / len(r.vector)
-                        reward += reward_of(p, r, RANDOM_TAB, user, video, affinity)
-                        n += 1
-                        end = at
+                for j in range(extra):
+                    at = ts_ms + int(50_000 * (j + uniform(state)) / extra) + 1
+                    if at >= s.stop_ms:
+                        break
+                    video_id = int(uniform(state) * len(videos))
+                    video, skip = videos[video_id], skips[RANDOM_TAB, video_id]
+                    angle = user.speed * (at - r.origin_ms) / DAY_MS
+                    interest_at(r.start, r.turn, user_id, angle, interest)
+                    affinity = affinity_of(vectors, video_id, interest)
+                    observe(state, random_tab, user, video, affinity, rows, n)
+                    rows[0, n], rows[1, n] = user_id, video_id
+                    rows[13, n], rows[14, n], rows[15, n], rows[16, n] = 1, RANDOM_TAB, -1, -1
+                    reals[0, n], reals[1, n] = at, 1.0 / len(videos)
+                    reward += expected_reward(p.reward, random_tab, user, video, skip, affinity)
+                    n += 1
+                    end = at
                 gap = 2.5 * MINUTE_MS * math.exp(0.8 * normal(state))
                 ts = ts_ms + min(max(gap, 1.0 * MINUTE_MS), 14.0 * MINUTE_MS)
                 if uniform(state) >= s.tab_stay:
-                    tab = int(np.searchsorted(s.tab_cdf, uniform(state), "right"))
+                    tab_id = choose(state, s.tab_cdf)
             mean = reward / (n - begin)
             p_return = sigmoid(s.return_intercept + s.return_slope * mean)
             returned = uniform(state) < p_return
             if q == sessions.shape[1]:
-                sessions = grow(sessions, 2 * q)
-            sessions[:, q] = (user, start, end, n - begin, mean, p_return, returned)
+                sessions = grow(sessions)
+            sessions[0, q], sessions[1, q], sessions[2, q] = user_id, start, end
+            sessions[3, q], sessions[4, q] = n - begin, mean
+            sessions[5, q], sessions[6, q] = p_return, returned
             q += 1
-            ts = end
+            ts = float(end)
             while True:
                 if returned:
                     ts = end + SESSION_APART_MS + uniform(state) * (DAY_MS - SESSION_APART_MS)
                 else:
-                    ts = end + DAY_MS + 1 - s.later_ms[user] * math.log(1.0 - uniform(state))
-                if awake(state, s, ts):
+                    ts = end + DAY_MS + 1 - s.later_ms[user_id] * math.log(1.0 - uniform(state))
+                if awake(state, s.hourly, ts + s.utc_offset_ms):
                     break
-    return Log(
-        rows[:, :n].copy(),
-        reals[0, :n].astype(np.int64),
-        reals[1, :n].copy(),
-        np.ascontiguousarray(candidates[:, :m].T),
-        np.ascontiguousarray(sessions[:, :q].T),
-    )
+    return rows, reals, candidates, sessions, n, m, q
+
+
+def _block_log(bounds: tuple[int, int], expected: int, seed: int, r: Response, p: Policy, s: Schedule) -> Log:  # fmt: skip
+    rows, reals, candidates, sessions, n, m, q = simulate_block(*bounds, seed, expected, r, p, s)
+    ts_ms = reals[0, :n].astype(np.int64)
+    return Log(rows[:, :n], ts_ms, reals[1, :n], np.ascontiguousarray(candidates[:, :m].T), sessions[:, :q].T)  # fmt: skip
 
 
 def simulate(
@@ -261,12 +290,9 @@ def simulate(
     edges = np.unique(np.linspace(0, n_users, max(2, n_users // 512) + 1).astype(int))
     bounds = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
     sizes = [int(1.2 * rows_of_user[a:b].sum()) + 64 for a, b in bounds]
-    run = partial(simulate_block, r=response, p=policy, s=schedule)
+    run = partial(_block_log, seed=seed, r=response, p=policy, s=schedule)
     with ThreadPoolExecutor(2) as pool:
-        jobs = [
-            pool.submit(run, a, b, seed, size) for (a, b), size in zip(bounds, sizes, strict=True)
-        ]
-        return [job.result() for job in jobs]
+        return list(pool.map(run, bounds, sizes))
 
 
 def tab_cdf(shares: Doubles) -> Doubles:

@@ -14,7 +14,18 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors.numpy import load_file, save_file
 
 from reelrank.worlds.policy import Policy
-from reelrank.worlds.response import EXPECTED, N_TABS, Doubles, Response, expected_rows
+from reelrank.worlds.response import (
+    EXPECTED,
+    N_TABS,
+    SKIP,
+    TAB,
+    USER,
+    VIDEO,
+    Doubles,
+    Records,
+    Response,
+    expected_rows,
+)
 
 TRUTH_FOLDER = "_truth"
 REWARD_TERMS = ("watch_ratio", "like", "follow", "comment", "forward", "hate")
@@ -52,13 +63,25 @@ class Truth:
             )
         params = json.loads((folder / "params.json").read_text(encoding="utf-8"))
         arrays = load_file(folder / "arrays.safetensors")
-        parts = {
-            kind: {
-                name: arrays.get(f"{kind}.{name}", params[kind].get(name)) for name in model._fields
-            }
-            for kind, model in (("response", Response), ("policy", Policy))
+        tables: dict[str, Any] = {
+            name: _from_fields(arrays, name, dtype)
+            for name, dtype in (("users", USER), ("videos", VIDEO), ("tabs", TAB), ("skips", SKIP))
         }
-        return cls(Path(root), params, Response(**parts["response"]), Policy(**parts["policy"]))
+        response = Response(
+            start=arrays["start"],
+            turn=arrays["turn"],
+            vectors=arrays["vectors"],
+            origin_ms=params["origin_ms"],
+            **tables,
+        )
+        policy = Policy(
+            weights=arrays["weights"],
+            alias_keep=arrays["alias_keep"],
+            alias_other=arrays["alias_other"],
+            reward=arrays["reward"],
+            **params["policy"],
+        )
+        return cls(Path(root), params, response, policy)
 
     def expected(
         self,
@@ -85,8 +108,8 @@ class Truth:
         r = self.response
         columns = np.broadcast_arrays(raw_user_ids, raw_video_ids, ts_ms, scenario)
         for name, values, stop in (
-            ("user_id", columns[0], len(r.start)),
-            ("video_id", columns[1], len(r.vector)),
+            ("user_id", columns[0], len(r.users)),
+            ("video_id", columns[1], len(r.videos)),
             ("scenario", columns[3], N_TABS),
         ):
             if values.size and not (values.min() >= 0 and values.max() < stop):
@@ -138,7 +161,7 @@ class Truth:
         return np.asarray(sum(w * expected[name] for name, w in weights) / self.policy.temperature)
 
     def exposures(self) -> pl.LazyFrame:
-        """One row per exposure: file, line, user_id, video_id, ts_ms, tab, propensity, request, position, candidates.
+        """One row per exposure: file, line (header = 1), propensity, request, position in it, candidates.
 
         ``candidates`` (list of i32) is the whole candidate set of the request; the items of the request at smaller positions
         were no longer in it. Random exposures have request null and propensity 1 / videos.
@@ -160,14 +183,27 @@ def save_truth(
     """Write ``params.json`` and ``arrays.safetensors``: all that :meth:`Truth.load` needs."""
     folder.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, NDArray[Any]] = {}
-    params: dict[str, Any] = {"options": dict(options)}
-    for kind, values in (("response", response._asdict()), ("policy", policy._asdict())):
-        params[kind] = {k: v for k, v in values.items() if not isinstance(v, np.ndarray)}
-        arrays |= {
-            f"{kind}.{k}": np.ascontiguousarray(v)
-            for k, v in values.items()
-            if isinstance(v, np.ndarray)
-        }
+    for name, values in (response._asdict() | policy._asdict()).items():
+        if isinstance(values, np.ndarray):
+            fields = values.dtype.names
+            parts = {f"{name}.{field}": values[field] for field in fields} if fields else {name: values}  # fmt: skip
+            arrays |= {key: np.ascontiguousarray(part) for key, part in parts.items()}
     save_file(arrays, folder / "arrays.safetensors")
+    params = {
+        "options": dict(options),
+        "origin_ms": response.origin_ms,
+        "policy": {"temperature": policy.temperature, "n_candidates": policy.n_candidates},
+    }
     text = json.dumps(params, indent=1, ensure_ascii=False)
     (folder / "params.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _from_fields(
+    arrays: Mapping[str, NDArray[Any]], name: str, dtype: np.dtype[np.void]
+) -> Records:
+    """The record array ``name`` from its fields, stored one by one."""
+    fields = list(dtype.names or ())
+    out = np.zeros(arrays[f"{name}.{fields[0]}"].shape, dtype)
+    for field in fields:
+        out[field] = arrays[f"{name}.{field}"]
+    return out

@@ -6,14 +6,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from reelrank.buckets import BucketedTable, EngineOptions, map_buckets
 from reelrank.features.histories import HistoryOptions, histories
 from reelrank.features.modal import ProxyOptions, metadata_proxy, synthetic_item_modal
-from reelrank.features.splits import Cuts, SplitOptions, assign_split, require_rows, time_cuts
+from reelrank.features.splits import (
+    Cuts,
+    SplitOptions,
+    assign_split,
+    require_rows,
+    time_cuts,
+    train_items,
+)
 from reelrank.sources.manifest import Manifest
 
 NO_CATEGORY = -1
@@ -59,12 +64,4 @@ def build_item_modal(
     manifest = Manifest.from_dict(raw_manifest)
     if manifest.kind == "world":
         return synthetic_item_modal(Path(manifest.root) / "modal", item_map)
-    return metadata_proxy(items, train_item_ids(interactions, splits), proxy)
-
-
-def train_item_ids(interactions: BucketedTable, splits: BucketedTable) -> npt.NDArray[np.int32]:
-    """Items with a train row, ascending: what encoders and vocabularies may be fitted on (L2)."""
-    shown = interactions.scan().select("row_id", "item_id")
-    train = splits.scan().filter(pl.col("split") == "train").select("row_id")
-    ids = shown.join(train, on="row_id", how="semi").select(pl.col("item_id").unique().sort())
-    return ids.collect().to_series().to_numpy()
+    return metadata_proxy(items, train_items(interactions, splits), proxy)

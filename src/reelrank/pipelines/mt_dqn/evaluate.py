@@ -6,28 +6,16 @@ Source: METHODS §2, §3.9.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from pydantic import Field
-
 from reelrank.evaluation.classification import best_f1_threshold
 from reelrank.evaluation.ranking import ndcg, ndcg_from_ranks
 from reelrank.evaluation.results import ResultRow
-from reelrank.evaluation.uncertainty import Estimate, UserBootstrap, holm, macro, paired
-from reelrank.options import Options
+from reelrank.evaluation.uncertainty import Estimate, UserBootstrap, macro, paired
 
 BEHAVIOUR_LABELS = {"watch": "long_view", "like": "like", "share": "forward"}
-
-
-class EvaluateOptions(Options):
-    """How predictions are judged."""
-
-    k: int = Field(5, ge=1, description="length of the ranking that counts [S: NDCG@5]")
-    replicates: int = Field(1000, ge=50, description="bootstrap resamples of users [D]")
-    seed: int = Field(0, ge=0, description="seed of the resamples")
 
 
 class Key(NamedTuple):
@@ -125,29 +113,57 @@ def value_estimates(
     return estimates
 
 
+def truth_estimates(
+    true_ndcg: pl.DataFrame, bootstrap: UserBootstrap, k: int
+) -> dict[str, Estimates]:
+    """Mean ``true_ndcg`` of each variant that was judged against a world's truth; empty on real data."""
+    return {
+        str(variant): {
+            Key(f"true_ndcg@{k}", "catalogue"): bootstrap.mean(rows["user_id"], rows["value"])
+        }
+        for (variant,), rows in true_ndcg.group_by("variant", maintain_order=True)
+    }
+
+
+def variant_estimates(
+    impressions: pl.DataFrame,
+    lists: pl.DataFrame,
+    targets: pl.DataFrame,
+    events: pl.DataFrame,
+    bootstrap: UserBootstrap,
+    *,
+    k: int,
+    learns_q: bool,
+) -> Estimates:
+    """All that is measured of one variant without a truth."""
+    return {
+        **behaviour_estimates(impressions, events, bootstrap),
+        **list_estimates(lists, bootstrap, k),
+        **catalogue_estimates(targets, bootstrap, k),
+        **value_estimates(impressions, events, bootstrap, learns_q=learns_q),
+    }
+
+
 def result_rows(estimates: Mapping[str, Estimates], main: str) -> list[ResultRow]:
     """Every estimate as a row, and the paired differences of ``main`` with each other variant.
-
-    The p values of one metric are adjusted together (Holm); they stand in the rows of the differences.
 
     Args:
         estimates: variant to its estimates, from one bootstrap.
         main: the variant that the others are compared with.
     """
     rows = [
-        ResultRow.from_estimate(variant, key.metric, estimate, group=key.group, weighting=key.weighting)
+        ResultRow.from_estimate(
+            variant, key.metric, estimate, group=key.group, weighting=key.weighting
+        )
         for variant, table in estimates.items()
         for key, estimate in table.items()
+    ]
+    rows += [
+        ResultRow.from_difference(
+            main, rival, key.metric, paired(own, table[key]), group=key.group, weighting=key.weighting
+        )
+        for key, own in estimates[main].items()
+        for rival, table in estimates.items()
+        if rival != main and key in table
     ]  # fmt: skip
-    rivals = [variant for variant in estimates if variant != main]
-    for key, own in estimates[main].items():
-        shared = [rival for rival in rivals if key in estimates[rival]]
-        differences = [paired(own, estimates[rival][key]) for rival in shared]
-        adjusted = holm([d.p_value for d in differences])
-        for rival, difference, p_value in zip(shared, differences, adjusted, strict=True):
-            row = ResultRow.from_difference(
-                main, rival, key.metric, difference, group=key.group, weighting=key.weighting
-            )
-            rows.append(replace(row, p_value=float(p_value)))
     return rows
-

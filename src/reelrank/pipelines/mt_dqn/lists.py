@@ -7,18 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 import polars as pl
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from reelrank.models.inputs import ModelInputs
 from reelrank.models.policy import Outputs, RankingModel
 from reelrank.models.tensor_record import TensorRecord
-from reelrank.options import Options
+from reelrank.pipelines.mt_dqn.options import ListOptions
 
 LOCAL_OFFSET_MS = 8 * 3_600_000  # Asia/Shanghai, no daylight saving time
 DAY_MS = 24 * 3_600_000
@@ -28,14 +27,6 @@ RANDOM = "random exposure"
 REPEATED = "item shown again in its list"
 TOO_SHORT = "fewer than 2 items"
 ONE_LEVEL = "no item above the median"
-
-
-class ListOptions(Options):
-    """What counts as one list."""
-
-    list_by: Literal["auto", "session", "user_day"] = Field(
-        "auto", description="auto: user_day where the part's median session holds fewer than 2 rows"
-    )
 
 
 @dataclass(frozen=True)

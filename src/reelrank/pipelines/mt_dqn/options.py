@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from reelrank.models.fusion import FusionOptions
-from reelrank.models.tgnn import TGNNOptions
+from reelrank.models.options import FusionOptions, TGNNOptions
 from reelrank.options import Options
 
 
@@ -71,3 +70,90 @@ class PopularityOptions(Options):
     smoothing: float = Field(
         20.0, gt=0, description="rows of the overall rate added to each item's own [D]"
     )
+
+
+class LearningOptions(Options):
+    """Targets and losses."""
+
+    gamma: float = Field(0.95, ge=0, lt=1, description="discount γ [S]")
+    reward: Literal["composite", "immediate"] = Field(
+        "composite",
+        description="reward of the Q target: all three parts [S], or r_immediate alone (Vanilla-DQN) [S]",
+    )
+    r_max: float = Field(
+        2.5,
+        gt=0,
+        description="largest reward: targets are capped at r_max/(1−γ) [D: 2 of r_immediate + λ1 0.3 + λ2 0.2]",
+    )
+    double: bool = Field(
+        False, description="double Q: the trained net chooses, the target net values [S: no]"
+    )
+    target_update: Literal["hard", "soft"] = Field(
+        "hard",
+        description="hard: copied every target_every steps; soft: moved by tau each step [D]",
+    )
+    target_every: int = Field(1000, ge=1, description="steps between copies of the target net [D]")
+    tau: float = Field(0.005, gt=0, le=1, description="share of the trained net in a soft step [D]")
+    negatives: int = Field(
+        20,
+        ge=0,
+        description="items drawn beside the logged next one for the max, train pop^0.75 [D]",
+    )
+    huber_delta: float = Field(1.0, gt=0, description="error from which L_DQN is linear [D]")
+    link_weight: float = Field(0.1, ge=0, description="weight of the link loss, 1 negative [D]")
+    cql_alpha: float = Field(
+        0.0, ge=0, description="conservative term against over-estimation offline; 0, 0.1 or 1 [D]"
+    )
+    block_rows: int = Field(4096, ge=1, description="rows scored at once in validation")
+
+    @property
+    def limit(self) -> float:
+        """Largest |y|: r_max/(1−γ)."""
+        return self.r_max / (1 - self.gamma)
+
+
+class ListOptions(Options):
+    """What counts as one list."""
+
+    list_by: Literal["auto", "session", "user_day"] = Field(
+        "auto", description="auto: user_day where the part's median session holds fewer than 2 rows"
+    )
+
+
+class PredictOptions(Options):
+    """How much is predicted at once, and of what."""
+
+    block_rows: int = Field(4096, ge=1, description="impressions, list rows or item states at once")
+    block_scores: int = Field(
+        500_000, ge=1, description="context × item pairs of the catalogue at once; bounds memory"
+    )
+    contexts: int = Field(
+        1000,
+        ge=1,
+        description="test list starts at which the whole catalogue is ranked, at most [D]",
+    )
+    top: int = Field(20, ge=1, description="places of the catalogue ranking that are kept")
+    item_state_hours: int = Field(
+        24,
+        ge=1,
+        description="item states for the catalogue are made this often, at local midnight [D: as an index in production]",
+    )
+    seed: int = Field(0, ge=0, description="seed of the sample of contexts")
+
+
+class EvaluateOptions(Options):
+    """How predictions are judged."""
+
+    k: int = Field(5, ge=1, description="length of the ranking that counts [S: NDCG@5]")
+    replicates: int = Field(1000, ge=50, description="bootstrap resamples of users [D]")
+    seed: int = Field(0, ge=0, description="seed of the resamples")
+
+
+class SizeOptions(Options):
+    """Input sizes that ``describe_sizes`` assumes, before any data is read."""
+
+    n_users: int = Field(ge=1, description="users")
+    n_items: int = Field(ge=1, description="items")
+    token_lengths: tuple[int, int, int] = Field(description="tokens of visual, audio, text")
+    token_dims: tuple[int, int, int] = Field(description="width of a token of visual, audio, text")
+    user_cardinalities: tuple[int, ...] = Field(description="codes of each user attribute")

@@ -1,0 +1,60 @@
+"""Sizes of the shared modules; apart from the modules, so that reading parameters does not import torch."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from reelrank.options import Options
+
+
+class FusionOptions(Options):
+    """Sizes of the cross-modal fusion; the defaults are the paper's where it states them."""
+
+    d_model: int = Field(
+        768, ge=4, description="width of a token [D: BERT-base width, divisible by 12]"
+    )
+    layers: int = Field(6, ge=1, description="encoder layers [S]")
+    heads: int = Field(12, ge=1, description="attention heads [S]")
+    ffn_multiple: int = Field(4, ge=1, description="width of the feed-forward layer / d_model [D]")
+    dropout: float = Field(0.1, ge=0, lt=1, description="on both residual branches [D]")
+    layout: Literal["joint"] = Field(
+        "joint", description="joint: every token attends to every modality [D]"
+    )
+    gate: Literal["scalar", "vector"] = Field(
+        "scalar", description="one weight per modality, or one per modality and channel [D]"
+    )
+    d_f: int = Field(256, ge=1, description="width of the fused vector f [D]")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.d_model % self.heads:
+            raise ValueError(f"heads {self.heads} must divide d_model {self.d_model}")
+        return self
+
+
+class TGNNOptions(Options):
+    """Sizes of the temporal graph network; the defaults are the paper's where it states them."""
+
+    d_h: int = Field(128, ge=1, description="width of a node state [D: TGN-size vectors]")
+    layers: int = Field(3, ge=1, description="temporal attention layers [S]")
+    fanout: tuple[int, ...] = Field(
+        (10, 5, 3), description="last events that each layer attends to, top layer first [D]"
+    )
+    heads: int = Field(2, ge=1, description="attention heads [D]")
+    time_dim: int = Field(64, ge=1, description="width of the time encoding [D: PyG's example]")
+    message_dim: int = Field(
+        16, ge=1, description="width of the projected feedback of an event [D]"
+    )
+    content_dim: int = Field(32, ge=1, description="width of W f_v in an event's message [D]")
+    attribute_dim: int = Field(8, ge=1, description="width of a static attribute's embedding [D]")
+    dropout: float = Field(0.1, ge=0, lt=1, description="on a layer's output [D]")
+
+    @model_validator(mode="after")
+    def _shapes_agree(self) -> Self:
+        if len(self.fanout) != self.layers or min(self.fanout, default=0) < 1:
+            raise ValueError(f"fanout {self.fanout} needs {self.layers} numbers ≥ 1, one per layer")
+        if self.d_h % self.heads:
+            raise ValueError(f"heads {self.heads} must divide d_h {self.d_h}")
+        return self

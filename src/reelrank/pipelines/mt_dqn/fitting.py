@@ -1,0 +1,136 @@
+"""From tables to a trained model and back: inputs, one training run, and a model rebuilt from its checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import torch
+
+from reelrank.evaluation.results import code_version
+from reelrank.features.candidates import NegativeSampler, availability_ts, item_popularity
+from reelrank.models import registry
+from reelrank.models.event_stream import EventStream
+from reelrank.models.inputs import InputSpec, ModelInputs
+from reelrank.models.item_tokens import ItemTokens
+from reelrank.models.policy import RankingModel
+from reelrank.models.user_features import UserFeatures
+from reelrank.options import Options, digest
+from reelrank.pipelines.mt_dqn import baselines, model  # noqa: F401 (they register their models)
+from reelrank.pipelines.mt_dqn.baselines import fit_popularity
+from reelrank.pipelines.mt_dqn.learning import learn
+from reelrank.pipelines.mt_dqn.options import LearningOptions, PopularityOptions
+from reelrank.training.artifact import ModelCheckpoint
+from reelrank.training.checkpoint import cpu_state
+from reelrank.training.device import pick_device, seed_everything
+from reelrank.training.options import DeviceName, TrainOptions
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What every model of this system reads."""
+
+    events: pl.DataFrame
+    item_modal: pl.DataFrame
+    items: pl.DataFrame
+    users: pl.DataFrame
+
+    def model_inputs(self, device: DeviceName = "auto") -> ModelInputs:
+        """Tensors on a device; moments and vocabularies are fitted on train rows (L2)."""
+        where = pick_device(device)
+        train = self.events.filter(pl.col("split") == "train")
+        n_users, n_items = self.users.height, self.items.height
+        return ModelInputs(
+            EventStream.from_frame(self.events, n_users, n_items, where),
+            ItemTokens.from_frame(self.item_modal, n_items, train["item_id"].unique(), where),
+            UserFeatures.from_frame(self.users, train["user_id"].unique(), where),
+        )
+
+    def fingerprint(self) -> str:
+        """Digest of the tables' contents."""
+        tables = (self.events, self.item_modal, self.items, self.users)
+        return digest([int(table.hash_rows().sum()) for table in tables])
+
+
+def train(
+    name: str,
+    tables: Tables,
+    lists: pl.DataFrame,
+    *,
+    model: Options,
+    learning: LearningOptions,
+    training: TrainOptions,
+    work_dir: Path,
+) -> tuple[ModelCheckpoint, pl.DataFrame]:
+    """Train one registered model.
+
+    Args:
+        name: in ``models.registry``.
+        tables: events, items, users.
+        lists: evaluation lists; the val part chooses the epoch.
+        model: its options.
+        learning: targets and losses.
+        training: length and rates.
+        work_dir: where an unfinished run keeps its state, and is taken up again.
+
+    Returns:
+        Checkpoint, and the history with a row per epoch.
+    """
+    inputs = tables.model_inputs(training.device)
+    train_rows = tables.events.filter(pl.col("split") == "train", pl.col("is_rand") == 0)
+    popularity = item_popularity(train_rows["item_id"].to_numpy(), tables.items.height)
+    sampler = NegativeSampler.fit(availability_ts(tables.events, tables.items), popularity)
+    spec = InputSpec.of(inputs)
+    seed_everything(training.seed)
+    network = registry.build(name, model, spec).to(inputs.device)
+    result = learn(
+        network,
+        inputs,
+        lists.filter(pl.col("split") == "val"),
+        sampler,
+        train=training,
+        learning=learning,
+        work_dir=work_dir,
+        identity={
+            "name": name,
+            "model": model.model_dump(mode="json"),
+            "data": tables.fingerprint(),
+            "code": code_version(),
+        },
+    )
+    config = {
+        "name": name,
+        "options": model.model_dump(mode="json"),
+        "spec": spec.model_dump(mode="json"),
+        "training": training.model_dump(mode="json"),
+        "learning": learning.model_dump(mode="json"),
+        "best_epoch": result.best_epoch,
+        "code_version": code_version(),
+    }
+    history = result.history.select(pl.lit(name).alias("variant"), pl.all())
+    return ModelCheckpoint(config, result.best, result.last), history
+
+
+def popularity(tables: Tables, options: PopularityOptions) -> ModelCheckpoint:
+    """Fit popularity in closed form."""
+    inputs = tables.model_inputs("cpu")
+    fitted = fit_popularity(inputs, options)
+    config = {
+        "name": "popularity",
+        "options": options.model_dump(mode="json"),
+        "spec": fitted.spec.model_dump(mode="json"),
+        "code_version": code_version(),
+    }
+    return ModelCheckpoint(config, cpu_state(fitted), cpu_state(fitted))
+
+
+def restore(checkpoint: ModelCheckpoint, inputs: ModelInputs) -> RankingModel:
+    """The model of a checkpoint with its best weights, on the device of ``inputs``, ready to predict."""
+    config = checkpoint.config
+    network = registry.build(config["name"], config["options"], config["spec"])
+    network.load_state_dict(dict(checkpoint.best))
+    network.to(inputs.device).eval()
+    with torch.no_grad():
+        network.refresh(inputs)
+    return network

@@ -1,0 +1,284 @@
+"""Thin nodes of MT-DQN; torch is imported where it is needed, so that listing pipelines stays fast."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from reelrank.buckets import BucketedTable, EngineOptions, map_buckets
+from reelrank.evaluation.results import code_version, results_frame
+from reelrank.evaluation.uncertainty import UserBootstrap
+from reelrank.features.candidates import availability_ts
+from reelrank.features.events import assemble_events
+from reelrank.features.modal import pooled_vectors
+from reelrank.features.rewards import RewardOptions, reward_terms, rewards
+from reelrank.features.splits import Cuts, train_items
+from reelrank.options import Options, digest
+from reelrank.pipelines.mt_dqn import evaluate as judge
+from reelrank.pipelines.mt_dqn import truth as planted
+from reelrank.pipelines.mt_dqn.options import (
+    ConcatModalOptions,
+    EvaluateOptions,
+    LearningOptions,
+    ListOptions,
+    MTDQNOptions,
+    PopularityOptions,
+    PredictOptions,
+    SizeOptions,
+    VanillaDQNOptions,
+)
+from reelrank.sources.manifest import Manifest
+from reelrank.training.artifact import ModelCheckpoint
+from reelrank.training.options import TrainOptions
+from reelrank.worlds.truth import Truth
+
+MAIN = "mt_dqn"
+VARIANTS = ("mt_dqn", "concat_modal", "vanilla_dqn", "popularity")
+LEARNS_Q = ("mt_dqn", "vanilla_dqn")
+
+
+def describe_sizes(
+    sizes: SizeOptions,
+    mt_dqn: MTDQNOptions,
+    concat_modal: ConcatModalOptions,
+    vanilla_dqn: VanillaDQNOptions,
+) -> pl.DataFrame:
+    """Parameters of every module at the configured sizes, without data and without memory for them."""
+    from reelrank.pipelines.mt_dqn.sizes import module_sizes
+
+    options = {"mt_dqn": mt_dqn, "concat_modal": concat_modal, "vanilla_dqn": vanilla_dqn}
+    return module_sizes(options, sizes)
+
+
+def compute_rewards(
+    interactions: BucketedTable,
+    splits: BucketedTable,
+    item_modal: pl.DataFrame,
+    split_cuts: dict[str, Any],
+    reward: RewardOptions,
+    engine: EngineOptions,
+) -> BucketedTable:
+    """The three-part reward and the discounted return of each row (MT-DQN Eq. 15)."""
+    vectors = pooled_vectors(item_modal, train_items(interactions, splits))
+    function = partial(
+        rewards,
+        item_vectors=vectors,
+        terms=reward_terms(interactions.scan()),
+        cuts=Cuts(**split_cuts),
+        options=reward,
+    )
+    return map_buckets(function, [interactions, splits], engine, "rewards")
+
+
+def assemble(
+    interactions: BucketedTable, splits: BucketedTable, rewards: BucketedTable
+) -> pl.DataFrame:
+    """All events in the order of time, with their labels and links."""
+    return assemble_events(interactions, splits, rewards)
+
+
+def make_lists(events: pl.DataFrame, lists: ListOptions) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Lists of logged impressions to rank, and how many were left out for which reason."""
+    from reelrank.pipelines.mt_dqn.lists import build_lists
+
+    built = build_lists(events, lists)
+    return built.rows, built.counts
+
+
+def train_mt_dqn(
+    events: pl.DataFrame,
+    item_modal: pl.DataFrame,
+    items: pl.DataFrame,
+    users: pl.DataFrame,
+    lists: pl.DataFrame,
+    model: MTDQNOptions,
+    learning: LearningOptions,
+    training: TrainOptions,
+    work_dir: str,
+) -> tuple[ModelCheckpoint, pl.DataFrame]:
+    """Fusion, temporal graph network and Q-network, trained jointly."""
+    from reelrank.pipelines.mt_dqn.fitting import Tables, train
+
+    tables = Tables(events, item_modal, items, users)
+    return train(
+        "mt_dqn",
+        tables,
+        lists,
+        model=model,
+        learning=learning,
+        training=training,
+        work_dir=Path(work_dir),
+    )
+
+
+def train_concat_modal(
+    events: pl.DataFrame,
+    item_modal: pl.DataFrame,
+    items: pl.DataFrame,
+    users: pl.DataFrame,
+    lists: pl.DataFrame,
+    model: ConcatModalOptions,
+    learning: LearningOptions,
+    training: TrainOptions,
+    work_dir: str,
+) -> tuple[ModelCheckpoint, pl.DataFrame]:
+    """Concatenated modalities, supervised."""
+    from reelrank.pipelines.mt_dqn.fitting import Tables, train
+
+    tables = Tables(events, item_modal, items, users)
+    return train(
+        "concat_modal",
+        tables,
+        lists,
+        model=model,
+        learning=learning,
+        training=training,
+        work_dir=Path(work_dir),
+    )
+
+
+def train_vanilla_dqn(
+    events: pl.DataFrame,
+    item_modal: pl.DataFrame,
+    items: pl.DataFrame,
+    users: pl.DataFrame,
+    lists: pl.DataFrame,
+    model: VanillaDQNOptions,
+    learning: LearningOptions,
+    training: TrainOptions,
+    work_dir: str,
+) -> tuple[ModelCheckpoint, pl.DataFrame]:
+    """Ids and the last items; learns from the immediate reward only (METHODS §3.10 [S])."""
+    from reelrank.pipelines.mt_dqn.fitting import Tables, train
+
+    tables = Tables(events, item_modal, items, users)
+    immediate = learning.model_copy(update={"reward": "immediate"})
+    return train(
+        "vanilla_dqn",
+        tables,
+        lists,
+        model=model,
+        learning=immediate,
+        training=training,
+        work_dir=Path(work_dir),
+    )
+
+
+def fit_popularity(
+    events: pl.DataFrame,
+    item_modal: pl.DataFrame,
+    items: pl.DataFrame,
+    users: pl.DataFrame,
+    model: PopularityOptions,
+) -> ModelCheckpoint:
+    """Train long views per item, in closed form."""
+    from reelrank.pipelines.mt_dqn.fitting import Tables, popularity
+
+    return popularity(Tables(events, item_modal, items, users), model)
+
+
+def predict(
+    model: ModelCheckpoint,
+    events: pl.DataFrame,
+    item_modal: pl.DataFrame,
+    items: pl.DataFrame,
+    users: pl.DataFrame,
+    lists: pl.DataFrame,
+    prediction: PredictOptions,
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Impressions, lists, the catalogue's best, and the places of the relevant items in it."""
+    from reelrank.pipelines.mt_dqn import predict as predictor
+    from reelrank.pipelines.mt_dqn.fitting import Tables, restore
+
+    inputs = Tables(events, item_modal, items, users).model_inputs()
+    available = availability_ts(events, items)
+    made = predictor.predict(restore(model, inputs), inputs, lists, available, prediction)
+    return made.impressions, made.lists, made.catalogue, made.targets
+
+
+def export_fusion(
+    model: ModelCheckpoint,
+    events: pl.DataFrame,
+    item_modal: pl.DataFrame,
+    items: pl.DataFrame,
+    users: pl.DataFrame,
+    prediction: PredictOptions,
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The gate of every item and the attention between modalities: what tells a collapsed fusion."""
+    from reelrank.pipelines.mt_dqn import predict as predictor
+    from reelrank.pipelines.mt_dqn.fitting import Tables, restore
+
+    inputs = Tables(events, item_modal, items, users).model_inputs()
+    fused = restore(model, inputs)
+    return (
+        predictor.gates(fused, inputs, prediction.block_rows),
+        predictor.attention(fused, inputs, prediction.block_rows),
+    )
+
+
+def judge_against_truth(
+    raw_manifest: dict[str, Any],
+    user_map: pl.DataFrame,
+    item_map: pl.DataFrame,
+    events: pl.DataFrame,
+    items: pl.DataFrame,
+    evaluation: EvaluateOptions,
+    **catalogues: pl.DataFrame,
+) -> pl.DataFrame:
+    """NDCG of each catalogue ranking against the planted expected reward; empty on real data."""
+    manifest = Manifest.from_dict(raw_manifest)
+    if manifest.kind != "world":
+        return pl.DataFrame(schema=planted.SCHEMA)
+    return planted.true_ndcg(
+        catalogues,
+        Truth.load(manifest.root.parent),
+        user_map["raw_id"].to_numpy(),
+        item_map["raw_id"].to_numpy(),
+        availability_ts(events, items),
+        evaluation.k,
+    )
+
+
+def evaluate(
+    events: pl.DataFrame,
+    true_ndcg: pl.DataFrame,
+    raw_manifest: dict[str, Any],
+    split_cuts: dict[str, Any],
+    evaluation: EvaluateOptions,
+    training: TrainOptions,
+    system: dict[str, Any],
+    **predictions: pl.DataFrame,
+) -> pl.DataFrame:
+    """Result rows of every variant, and paired differences of MT-DQN with each of them."""
+    test = events.filter(pl.col("split") == "test", pl.col("is_rand") == 0)
+    bootstrap = UserBootstrap(test["user_id"], evaluation.replicates, evaluation.seed)
+    estimates = {
+        variant: judge.variant_estimates(
+            predictions[f"{variant}_impressions"],
+            predictions[f"{variant}_lists"],
+            predictions[f"{variant}_targets"],
+            events,
+            bootstrap,
+            k=evaluation.k,
+            learns_q=variant in LEARNS_Q,
+        )
+        for variant in VARIANTS
+    }
+    estimates[planted.RANDOM] = judge.list_estimates(
+        predictions[f"{MAIN}_lists"].with_columns(score=0.0), bootstrap, evaluation.k
+    )
+    for variant, table in judge.truth_estimates(true_ndcg, bootstrap, evaluation.k).items():
+        estimates[variant] |= table
+    return results_frame(
+        judge.result_rows(estimates, MAIN),
+        system="mt_dqn",
+        source=raw_manifest["source"],
+        split=f"{split_cuts['rule']}/test",
+        seed=training.seed,
+        data_kind="world" if raw_manifest["kind"] == "world" else "real",
+        config_hash=digest(system, raw_manifest),
+    )

@@ -1,0 +1,133 @@
+"""Wiring of MT-DQN and its baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kedro.pipeline import Node, Pipeline
+
+from reelrank.pipelines.mt_dqn import nodes, previews, report
+
+TABLES = ["events", "item_modal", "items", "users"]
+SHARED = ("interactions", "items", "users", "item_modal", "splits", "split_cuts", "user_map", "item_map", "raw_manifest", "ingestion_report")  # fmt: skip
+
+
+def _train(variant: str, function: Callable[..., object]) -> Node:
+    return Node(
+        function,
+        [*TABLES, "lists", f"params:models.{variant}", "params:learning", "params:training", "params:work_dir"],
+        [f"{variant}_model", f"{variant}_history"],
+        name=f"train_{variant}",
+        tags=["gpu", "training"],
+        preview_fn=previews.PREVIEWS[variant],
+    )  # fmt: skip
+
+
+def _predict(variant: str) -> Node:
+    return Node(
+        nodes.predict,
+        [f"{variant}_model", *TABLES, "lists", "params:prediction"],
+        [f"{variant}_{part}" for part in ("impressions", "lists", "catalogue", "targets")],
+        name=f"predict_{variant}",
+        tags=["prediction"],
+    )
+
+
+def _per_variant(*parts: str) -> dict[str, str]:
+    return {f"{v}_{part}": f"{v}_{part}" for v in nodes.VARIANTS for part in parts}
+
+
+def create_pipeline(system: str = "mt_dqn", source: str = "kuairand") -> Pipeline:
+    """Features of a source to models, predictions, results, figures and a report, in the system's namespace."""
+    steps = [
+        Node(
+            nodes.describe_sizes,
+            ["params:sizes", *(f"params:models.{v}" for v in nodes.VARIANTS[:-1])],
+            "sizes",
+            name="describe_sizes",
+        ),
+        Node(
+            nodes.compute_rewards,
+            ["interactions", "splits", "item_modal", "split_cuts", "params:reward", "params:engine"],
+            "rewards",
+            name="compute_rewards",
+        ),
+        Node(nodes.assemble, ["interactions", "splits", "rewards"], "events", name="assemble"),
+        Node(
+            nodes.make_lists, ["events", "params:lists"], ["lists", "list_counts"], name="make_lists"
+        ),
+        _train("mt_dqn", nodes.train_mt_dqn),
+        _train("concat_modal", nodes.train_concat_modal),
+        _train("vanilla_dqn", nodes.train_vanilla_dqn),
+        Node(
+            nodes.fit_popularity,
+            [*TABLES, "params:models.popularity"],
+            "popularity_model",
+            name="fit_popularity",
+            tags=["training"],
+        ),
+        *map(_predict, nodes.VARIANTS),
+        Node(
+            nodes.export_fusion,
+            ["mt_dqn_model", *TABLES, "params:prediction"],
+            ["gates", "attention"],
+            name="export_fusion",
+            tags=["prediction"],
+        ),
+        Node(
+            nodes.judge_against_truth,
+            {
+                **{n: n for n in ("raw_manifest", "user_map", "item_map", "events", "items")},
+                "evaluation": "params:evaluation",
+                **{v: f"{v}_catalogue" for v in nodes.VARIANTS},
+            },
+            "true_ndcg",
+            name="judge_against_truth",
+            tags=["evaluation"],
+        ),
+        Node(
+            nodes.evaluate,
+            {
+                **{n: n for n in ("events", "true_ndcg", "raw_manifest", "split_cuts")},
+                "evaluation": "params:evaluation",
+                "training": "params:training",
+                "system": "params:system",
+                **_per_variant("impressions", "lists", "targets"),
+            },
+            "results",
+            name="evaluate",
+            tags=["evaluation"],
+        ),
+        Node(
+            report.draw,
+            [
+                "results", "events", "mt_dqn_impressions", "gates", "attention", "ingestion_report",
+                "params:reward", *(f"{v}_history" for v in nodes.VARIANTS[:-1]),
+            ],
+            [f"figure_{name}" for name in report.FIGURES],
+            name="draw",
+            tags=["reporting"],
+        ),
+        Node(
+            report.write,
+            {
+                "results": "results",
+                "ingestion_report": "ingestion_report",
+                "split_cuts": "split_cuts",
+                "list_counts": "list_counts",
+                "sizes": "sizes",
+                "events": "events",
+                **{f"figure_{name}": f"figure_{name}" for name in report.FIGURES},
+            },
+            "report",
+            name="write_report",
+            tags=["reporting"],
+        ),
+    ]  # fmt: skip
+    return Pipeline(
+        steps,
+        namespace=system,
+        inputs={name: f"{source}.{name}" for name in SHARED},
+        parameters={"params:engine": "params:engine", "params:system": f"params:{system}"},
+        tags=[system],
+    )

@@ -1,0 +1,433 @@
+"""The planted-truth world of KuaiRand: options, generation, and the official folder with the truth beside it.
+
+Source: METHODS §8.2 (synthetic generator), ARCHITECTURE choices 2 and 7. Marginals are set from the real rows of KuaiRand-Pure
+(``response.TAB_PROFILES``, ``sessions.HOURLY``); no row is copied.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import polars as pl
+from pydantic import Field, model_validator
+
+from reelrank.options import Options, digest
+from reelrank.sources import kuairand_schema as official
+from reelrank.worlds import kuairand_files as files
+from reelrank.worlds import latent
+from reelrank.worlds.policy import Policy, alias_table, calibrate
+from reelrank.worlds.response import (
+    HEAD_QUALITY,
+    HEADS,
+    TAB_PROFILES,
+    USER,
+    Doubles,
+    Response,
+    skip_records,
+    tab_records,
+    video_records,
+)
+from reelrank.worlds.sessions import HOURLY, SESSION_COLUMNS, Log, Schedule, simulate, tab_cdf
+from reelrank.worlds.truth import FEEDBACK_TERMS, REWARD_TERMS, TRUTH_FOLDER, save_truth
+
+DAYS = (official.RELEASE_STOP_MS - official.RELEASE_START_MS) // official.DAY_MS
+RANDOM_START_MS = official.RELEASE_START_MS + 14 * official.DAY_MS
+EARLY_SHARE = (
+    0.25  # videos uploaded in the week before the log, so that its first day has something to show
+)
+UPLOAD_SHARES = (0.373, 0.452, 0.175)  # of the rest on 04-09, 04-10, 04-11, as in the real file
+LOG_DURATION = (
+    11.1,
+    0.98,
+)  # mean and sd of log ms; real file 11.14 and 1.03, with a lighter upper tail
+DURATION_BOUNDS_MS = (5_000, 1_200_000)
+CALIBRATION_REQUESTS = 800
+NULL_DURATION_EVERY = 64  # 1.56 % of rows: every 64th video by popularity
+
+TRUTH_COLUMNS = ("propensity", "request", "position")
+
+
+class ModalityOptions(Options):
+    """How one modality shows the topic of a video."""
+
+    tokens: int = Field(4, ge=1, le=512, description="vectors in the sequence (T)")
+    dim: int = Field(32, ge=1, le=4096, description="width of a vector (D)")
+    snr_db: float = Field(
+        10.0, ge=-200, le=100, description="signal-to-noise ratio in dB; −100 is pure noise"
+    )
+    missing_rate: float = Field(
+        0.02, ge=0, lt=1, description="share of videos without this modality"
+    )
+
+
+class HeadWeights(Options):
+    """Planted weights of the logging policy: its score is Σ weight · true probability."""
+
+    click: float = Field(1.0, description="weight of P(click)")
+    long_view: float = Field(1.0, description="weight of P(long_view)")
+    like: float = Field(2.0, description="weight of P(like)")
+    follow: float = Field(2.0, description="weight of P(follow)")
+    comment: float = Field(1.0, description="weight of P(comment)")
+    forward: float = Field(2.0, description="weight of P(forward)")
+    hate: float = Field(-4.0, description="weight of P(hate)")
+
+
+class RewardWeights(Options):
+    """Weights of the immediate reward, METHODS §3.8 [D]; the planted return rule looks at its expectation."""
+
+    watch_ratio: float = Field(0.5, description="weight of min(watch ratio, 2)")
+    like: float = Field(0.5, description="weight of like")
+    follow: float = Field(0.5, description="weight of follow")
+    comment: float = Field(0.3, description="weight of comment")
+    forward: float = Field(0.5, description="weight of forward")
+    hate: float = Field(-1.0, description="weight of hate")
+
+
+class ReturnRule(Options):
+    """P(next session within 24 h of the last row) = σ(intercept + slope · mean true expected reward of the session)."""
+
+    intercept: float = Field(-1.0, ge=-10, le=10, description="log-odds at reward 0")
+    slope: float = Field(5.0, ge=-50, le=50, description="log-odds per unit of reward")
+
+
+class WorldOptions(Options):
+    """A KuaiRand world. The days are the release's: 2022-04-08 to 05-08, local time."""
+
+    seed: int = Field(0, ge=0, lt=2**31, description="of every random draw")
+    variant: Literal["pure"] = Field("pure", description="official folder and file names")
+    users: int = Field(500, ge=200, le=2_000_000, description="users; fewer than 200 train nothing")
+    videos: int = Field(600, ge=100, le=2_000_000, description="videos = pool of the random log")
+    exposures_per_user: float = Field(
+        100.0, ge=10, le=5_000, description="mean rows of the standard logs per user"
+    )
+    random_per_user: float = Field(
+        5.0, ge=0, le=1_000, description="mean rows of the random log per user, from 04-22 on"
+    )
+    activity_sd: float = Field(
+        0.8, ge=0, le=2, description="sd of log activity between users (real rows: about 0.9)"
+    )
+    session_rows: float = Field(8.0, ge=1, le=100, description="mean rows of a session")
+    request_rows: float = Field(
+        5.0, ge=1, le=50, description="mean rows that share one time_ms (27K: 5)"
+    )
+    tab_stay: float = Field(0.7, ge=0, lt=1, description="P(a request stays in the tab before it)")
+    latent_dim: int = Field(16, ge=2, le=256, description="width of interests and topic vectors")
+    topics: int = Field(20, ge=2, le=1_000, description="topics = first-level categories")
+    topic_spread: float = Field(0.6, ge=0, le=5, description="scatter of videos around a topic")
+    drift: float = Field(
+        0.03, ge=0, le=3, description="mean turn of interests, radians per day; 0 = fixed"
+    )
+    social_degree: float = Field(8.0, ge=0, le=500, description="mean number of users followed")
+    homophily: float = Field(
+        4.0, ge=0, le=50, description="weight of like interest in whom one follows"
+    )
+    social_weight: float = Field(
+        0.5, ge=0, le=10, description="pull of the followed users' mean interest"
+    )
+    affinity_sd: float = Field(
+        1.2, ge=0, le=5, description="sd over user–video pairs of the affinity, in logits"
+    )
+    quality_sd: float = Field(0.5, ge=0, le=5, description="sd of video quality, in logits")
+    user_sd: float = Field(
+        0.4, ge=0, le=3, description="sd of a user's own level, per head; of engagement half of it"
+    )
+    video_sd: float = Field(0.4, ge=0, le=3, description="sd of a video's own level, per head")
+    popularity_sd: float = Field(
+        1.35, ge=0, le=3, description="sd of log popularity among candidates"
+    )
+    candidates: int = Field(20, ge=2, le=200, description="videos per candidate set (C)")
+    temperature: float = Field(
+        0.25, gt=0, le=100, description="of the logging softmax; smaller = greedier"
+    )
+    visual: ModalityOptions = Field(ModalityOptions(tokens=4, dim=32), description="visual")
+    audio: ModalityOptions = Field(ModalityOptions(tokens=4, dim=16), description="audio")
+    text: ModalityOptions = Field(ModalityOptions(tokens=8, dim=32), description="text")
+    head_weights: HeadWeights = Field(HeadWeights(), description="of the logging policy")
+    reward: RewardWeights = Field(RewardWeights(), description="of the immediate reward")
+    return_rule: ReturnRule = Field(ReturnRule(), description="planted return rule")
+
+    @model_validator(mode="after")
+    def _candidates_exist(self) -> WorldOptions:
+        if self.videos < 10 * self.candidates:
+            raise ValueError(
+                f"videos = {self.videos} is too few for {self.candidates} distinct candidates at the start of the log; "
+                f"set videos to at least {10 * self.candidates} or candidates to at most {self.videos // 10}"
+            )
+        return self
+
+
+class World(NamedTuple):
+    """A generated world before it is written."""
+
+    response: Response
+    policy: Policy
+    catalogue: files.Catalogue
+    graph: latent.SocialGraph
+    logs: list[Log]
+
+
+def write_world(options: WorldOptions, root: Path) -> Path:
+    """Write the world to ``root`` unless it stands there already.
+
+    ``<root>/KuaiRand-Pure/data`` gets every official file, ``…/modal`` one Parquet file per modality, ``<root>/_truth`` what
+    :class:`reelrank.worlds.truth.Truth` reads. A world with the same options, written by the same code, is left
+    untouched; an interrupted write leaves what was there.
+
+    Returns:
+        ``root``.
+
+    Raises:
+        FileExistsError: ``root`` holds files that no world wrote.
+    """
+    root = Path(root)
+    fingerprint = {"options": options.model_dump(mode="json"), "code": _code_digest()}
+    marker = root / TRUTH_FOLDER / "fingerprint.json"
+    if marker.is_file():
+        if json.loads(marker.read_text(encoding="utf-8")) == fingerprint:
+            return root
+    elif root.is_dir() and any(p.name != ".gitkeep" for p in root.iterdir()):
+        raise FileExistsError(f"{root} holds files that are not a generated world; name an empty folder")  # fmt: skip
+    fresh, stale = (root.with_name(f".{root.name}.{state}") for state in ("partial", "stale"))
+    for leftover in (fresh, stale):
+        shutil.rmtree(leftover, ignore_errors=True)
+    _write(options, generate(options), fresh)
+    text = json.dumps(fingerprint, indent=1, sort_keys=True)
+    (fresh / TRUTH_FOLDER / "fingerprint.json").write_text(text + "\n", encoding="utf-8")
+    if root.exists():
+        root.rename(stale)
+    fresh.rename(root)
+    shutil.rmtree(stale, ignore_errors=True)
+    return root
+
+
+def generate(options: WorldOptions) -> World:
+    """Draw latents, calibrate the response to the real rates, and simulate the logs."""
+    o = options
+    topics = latent.draw_topics(latent.stream(o.seed, "topics"), o.topics, o.latent_dim)
+    items = latent.draw_items(latent.stream(o.seed, "items"), o.videos, topics, o.topic_spread)
+    interest_rng = latent.stream(o.seed, "interests")
+    own = latent.draw_interests(interest_rng, o.users, topics)
+    graph = latent.draw_social_graph(
+        latent.stream(o.seed, "social"), own, o.social_degree, o.homophily
+    )
+    interests = latent.rotating_interests(
+        interest_rng,
+        latent.smooth_over_graph(own, graph, o.social_weight),
+        latent.draw_interests(interest_rng, o.users, topics),
+        o.drift,
+    )
+    catalogue, popularity = _draw_catalogue(o, items.topic)
+    response = _draw_response(o, interests, items, catalogue)
+    keep, other = alias_table(popularity)
+    policy = Policy(
+        weights=np.array([getattr(o.head_weights, name) for name in FEEDBACK_TERMS]),
+        temperature=o.temperature,
+        n_candidates=o.candidates,
+        alias_keep=keep,
+        alias_other=other,
+        reward=np.array([getattr(o.reward, name) for name in REWARD_TERMS]),
+    )
+    rng = latent.stream(o.seed, "schedule")
+    activity = rng.normal(0, o.activity_sd, o.users)
+    rows_of_user = o.exposures_per_user * np.exp(activity - np.log(np.mean(np.exp(activity))))
+    sample = rng.choice(o.users, CALIBRATION_REQUESTS, p=rows_of_user / rows_of_user.sum())
+    sample_ms = rng.integers(
+        official.RELEASE_START_MS, official.RELEASE_STOP_MS, CALIBRATION_REQUESTS
+    )
+    response, p_return = calibrate(
+        _seed(o.seed, "calibration"),
+        response,
+        policy,
+        sample,
+        sample_ms,
+        max(1, min(o.candidates, round(o.request_rows))),
+        (o.return_rule.intercept, o.return_rule.slope),
+    )
+    schedule = _schedule(o, rows_of_user, p_return)
+    all_rows = rows_of_user * (1 + o.random_per_user / o.exposures_per_user)
+    logs = simulate(_seed(o.seed, "log"), response, policy, schedule, all_rows)
+    return World(response, policy, catalogue, graph, logs)
+
+
+def _seed(seed: int, purpose: str) -> int:
+    return int(latent.stream(seed, purpose).integers(2**62))
+
+
+def _draw_catalogue(o: WorldOptions, topic: latent.Ints) -> tuple[files.Catalogue, Doubles]:
+    """What is published of the videos, and their popularity (V,)."""
+    rng = latent.stream(o.seed, "catalogue")
+    popularity = np.exp(rng.normal(0, o.popularity_sd, o.videos))
+    duration = np.exp(rng.normal(*LOG_DURATION, o.videos)).clip(*DURATION_BOUNDS_MS)
+    duration_ms = np.rint(duration).astype(np.int64)
+    late = rng.choice([1, 2, 3], o.videos, p=UPLOAD_SHARES)
+    # early ones are spread evenly over the popularity ranks, so that a small world has them too
+    rank = np.argsort(np.argsort(-popularity))
+    early = rank % round(1 / EARLY_SHARE) == 0
+    day = np.where(early, rng.integers(-7, 0, o.videos), late)
+    null = rank % NULL_DURATION_EVERY == NULL_DURATION_EVERY // 2
+    return files.Catalogue(topic, duration_ms, np.where(null, 0, duration_ms), day), popularity
+
+
+def _draw_response(
+    o: WorldOptions, interests: latent.Interests, items: latent.Items, catalogue: files.Catalogue
+) -> Response:
+    """The response model with intercepts still to be calibrated."""
+    rng = latent.stream(o.seed, "response")
+    pairs = rng.integers(0, o.users, 20_000), rng.integers(0, o.videos, 20_000)
+    cosine = np.einsum("nd,nd->n", interests.start[pairs[0]], items.vector[pairs[1]])
+    scale = np.float32(o.affinity_sd / cosine.std())
+    users = np.zeros(o.users, USER)
+    users["speed"] = interests.speed
+    users["engage"] = rng.normal(0, o.user_sd / 2, o.users)
+    videos = video_records(
+        catalogue.duration_ms, official.RELEASE_START_MS + catalogue.upload_day * official.DAY_MS
+    )
+    videos["quality"] = rng.normal(0, o.quality_sd, o.videos)
+    for head, slope in zip(HEADS, HEAD_QUALITY, strict=True):
+        users[head] = rng.normal(0, o.user_sd, o.users)
+        videos[head] = slope * videos["quality"] + rng.normal(0, o.video_sd, o.videos)
+    tabs = tab_records()
+    return Response(
+        start=interests.start * scale,
+        turn=interests.turn * scale,
+        vectors=items.vector,
+        users=users,
+        videos=videos,
+        tabs=tabs,
+        skips=skip_records(tabs, videos),
+        origin_ms=official.RELEASE_START_MS,
+    )
+
+
+def _schedule(o: WorldOptions, rows_of_user: Doubles, p_return: float) -> Schedule:
+    """Times between sessions that give each user the rows to expect, under the return rule."""
+    relative = rows_of_user / o.exposures_per_user
+    soon, after = 0.52, 1.0  # mean days to a return within 24 h, and least days to a later one
+    shortest = p_return * soon + (1 - p_return) * (after + 0.05)
+    sessions = np.minimum(rows_of_user / (o.session_rows * relative**0.3), 0.95 * DAYS / shortest)
+    gap = np.minimum(DAYS / sessions, DAYS)
+    later = np.maximum((gap - p_return * soon) / (1 - p_return) - after, 0.02)
+    random_days = (official.RELEASE_STOP_MS - RANDOM_START_MS) / official.DAY_MS
+    return Schedule(
+        gap_ms=gap * official.DAY_MS,
+        later_ms=later * official.DAY_MS,
+        session_rows=rows_of_user / sessions,
+        request_rows=o.request_rows,
+        start_ms=official.RELEASE_START_MS,
+        stop_ms=official.RELEASE_STOP_MS,
+        random_start_ms=RANDOM_START_MS,
+        random_rate=o.random_per_user / (o.exposures_per_user * random_days / DAYS),
+        hourly=HOURLY / HOURLY.max(),
+        utc_offset_ms=official.UTC_OFFSET_MS,
+        tab_cdf=tab_cdf(TAB_PROFILES[:, 0]),
+        tab_stay=o.tab_stay,
+        return_intercept=o.return_rule.intercept,
+        return_slope=o.return_rule.slope,
+    )
+
+
+def _write(o: WorldOptions, world: World, root: Path) -> None:
+    """Write official files, modalities and truth under ``root``; two files at a time."""
+    folder = root / official.FOLDERS[o.variant]
+    for path in (folder / "data", folder / "modal", root / TRUTH_FOLDER):
+        path.mkdir(parents=True)
+    rng = latent.stream(o.seed, "files")
+    frame, part = files.log_columns(rng, world.logs, world.catalogue)
+    rows = files.file_rows(rng, frame, part)
+    log, seen = frame.select(list(official.LOG_COLUMNS)), frame.select(TRUTH_COLUMNS)
+    names = {role: f"{n.format(variant=o.variant)}.csv" for role, (n, _) in official.FILES.items()}
+    tables: dict[str, Callable[[], pl.DataFrame]] = {
+        role: partial(log.__getitem__, of_file) for role, (of_file, _) in rows.items()
+    }
+    tables |= {
+        "video_features_statistic": partial(files.video_statistics, frame, world.catalogue),
+        "user_features": partial(
+            files.user_features, latent.stream(o.seed, "users"), o.users, world.graph
+        ),
+        "video_features_basic": partial(
+            files.video_basic, latent.stream(o.seed, "videos"), world.catalogue
+        ),
+        "captions": partial(files.captions, latent.stream(o.seed, "captions"), world.catalogue),
+        "categories": partial(files.categories, world.catalogue),
+    }
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(_write_truth, o, world, seen, rows, names, root / TRUTH_FOLDER)]
+        for role, make in tables.items():
+            jobs.append(pool.submit(lambda m, p: m().write_csv(p), make, folder / "data" / names[role]))  # fmt: skip
+        jobs.append(pool.submit(_write_modal, o, world.response.vectors, folder / "modal"))
+        for job in jobs:
+            job.result()
+
+
+def _write_modal(o: WorldOptions, vectors: latent.Floats, folder: Path) -> None:
+    for name, m in (("visual", o.visual), ("audio", o.audio), ("text", o.text)):
+        arrays, present = latent.modal_sequences(
+            latent.stream(o.seed, f"modal/{name}"),
+            vectors,
+            m.tokens,
+            m.dim,
+            m.snr_db,
+            m.missing_rate,
+        )
+        values = pl.Series(arrays.reshape(len(arrays), -1), dtype=pl.List(pl.Float32))
+        pl.DataFrame(
+            {
+                "video_id": np.arange(len(arrays)),
+                "n_tokens": np.where(present, m.tokens, 0).astype(np.int16),
+                "dim": np.full(len(arrays), m.dim, np.int16),
+                "array": values,
+                "present": present,
+            }
+        ).with_columns(
+            array=pl.when("present").then("array").otherwise(pl.lit([], pl.List(pl.Float32)))
+        ).write_parquet(folder / f"{name}.parquet")
+
+
+def _write_truth(
+    o: WorldOptions,
+    world: World,
+    seen: pl.DataFrame,
+    rows: files.FileRows,
+    names: dict[str, str],
+    folder: Path,
+) -> None:
+    file_names = pl.Enum([names[role] for role in rows])
+    exposures = []
+    for role, (of_file, lines) in rows.items():
+        first = seen[of_file[lines - 2]]  # repeats of a row are no exposures of their own
+        exposures.append(
+            first.select(
+                pl.lit(names[role], file_names).alias("file"),
+                pl.Series("line", lines),
+                "propensity",
+                pl.col("position").cast(pl.Int16),
+                pl.when(pl.col("request") >= 0).then("request").alias("request"),
+            )
+        )
+    pl.concat(exposures).write_parquet(
+        folder / "exposures.parquet", compression="lz4", statistics=False
+    )
+    candidates = np.concatenate([log.candidates for log in world.logs])
+    pl.DataFrame({"request": np.arange(len(candidates)), "candidates": candidates}).with_columns(
+        pl.col("candidates").arr.to_list()
+    ).write_parquet(folder / "requests.parquet", compression="lz4", statistics=False)
+    sessions = np.concatenate([log.sessions for log in world.logs])
+    pl.DataFrame(sessions, schema=list(SESSION_COLUMNS), orient="row").with_columns(
+        pl.col("user_id", "start_ms", "end_ms", "n_rows").cast(pl.Int64),
+        pl.col("returned").cast(pl.Boolean),
+    ).write_parquet(folder / "sessions.parquet")
+    edges = pl.DataFrame({"src": world.graph.src, "dst": world.graph.dst})
+    edges.write_parquet(folder / "social_edges.parquet")
+    save_truth(folder, o.model_dump(mode="json"), world.response, world.policy)
+
+
+def _code_digest() -> str:
+    sources = [*sorted(Path(__file__).parent.glob("*.py")), Path(official.__file__)]
+    return digest([path.read_text(encoding="utf-8") for path in sources])
