@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from reelrank.worlds.kuairand import WorldOptions, write_world
+from reelrank.worlds.kuairand import write_world
+from reelrank.worlds.kuairand_options import WorldOptions
 from reelrank.worlds.truth import Truth
 
 ROUNDS = 3

@@ -1,7 +1,7 @@
 import numpy as np
 import polars as pl
 import pytest
-from feature_logs import DAY, HOUR, START, items_of
+from support.feature_logs import DAY, HOUR, START, items_of
 
 from reelrank.features.candidates import (
     NEVER,

@@ -1,7 +1,7 @@
 import polars as pl
 import pytest
-from feature_logs import cuts_after, random_log, random_vectors
 from polars.testing import assert_frame_equal
+from support.feature_logs import cuts_after, random_log, random_vectors
 
 from reelrank.buckets import EngineOptions, bucket_path, finish_table
 from reelrank.features.events import (

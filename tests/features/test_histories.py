@@ -1,10 +1,10 @@
 import numpy as np
 import polars as pl
 import pytest
-from feature_logs import HOUR, N_ITEMS, START, log_of, random_log, with_sessions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
+from support.feature_logs import HOUR, N_ITEMS, START, log_of, random_log, with_sessions
 
 from reelrank.features.histories import HistoryOptions, histories
 from reelrank.tables import Histories

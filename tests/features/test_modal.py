@@ -1,8 +1,8 @@
 import numpy as np
 import polars as pl
 import pytest
-from feature_logs import items_of
 from polars.testing import assert_frame_equal
+from support.feature_logs import items_of
 
 from reelrank.features.modal import (
     ProxyOptions,

@@ -3,7 +3,10 @@ import math
 import numpy as np
 import polars as pl
 import pytest
-from feature_logs import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+from support.feature_logs import (
     DAY,
     HOUR,
     START,
@@ -12,9 +15,6 @@ from feature_logs import (
     random_log,
     random_vectors,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from polars.testing import assert_frame_equal
 
 from reelrank.features.rewards import SIGNALS, RewardOptions, reward_terms, rewards
 from reelrank.features.splits import assign_split

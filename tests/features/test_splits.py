@@ -2,8 +2,8 @@ from datetime import UTC, date, datetime
 
 import polars as pl
 import pytest
-from feature_logs import log_of
 from pydantic import ValidationError
+from support.feature_logs import log_of
 
 from reelrank.features.splits import SplitOptions, assign_split, require_rows, time_cuts
 from reelrank.tables import Splits

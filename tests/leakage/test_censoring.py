@@ -2,7 +2,14 @@
 
 import polars as pl
 import pytest
-from feature_logs import DAY, cuts_after, distort_from, random_log, random_vectors, with_sessions
+from support.feature_logs import (
+    DAY,
+    cuts_after,
+    distort_from,
+    random_log,
+    random_vectors,
+    with_sessions,
+)
 
 from reelrank.features.rewards import SIGNALS, RewardOptions, rewards
 from reelrank.features.splits import assign_split

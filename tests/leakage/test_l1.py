@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 import pytest
-from feature_logs import N_ITEMS, cuts_after, distort_from, random_log, random_vectors
+from support.feature_logs import N_ITEMS, cuts_after, distort_from, random_log, random_vectors
 
 from reelrank.features.histories import HistoryOptions, histories
 from reelrank.features.rewards import SIGNALS, RewardOptions, rewards

@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 import pytest
-from feature_logs import N_ITEMS, items_of
+from support.feature_logs import N_ITEMS, items_of
 
 from reelrank.features.candidates import item_popularity
 from reelrank.features.modal import ProxyOptions, metadata_proxy, pooled_vectors

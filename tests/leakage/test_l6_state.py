@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from model_inputs import TINY, model_inputs, with_feedback_changed_from
+from support.model_inputs import TINY, model_inputs, with_feedback_changed_from
 
 import reelrank.pipelines.mt_dqn.baselines
 import reelrank.pipelines.mt_dqn.model  # noqa: F401 (registers)

@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 import pytest
-from feature_logs import DAY, N_ITEMS, START, items_of, random_log
+from support.feature_logs import DAY, N_ITEMS, START, items_of, random_log
 
 from reelrank.features.candidates import (
     NO_ITEM,

@@ -1,13 +1,8 @@
 """L9: epochs are chosen on validation data; what happened in the test part changes nothing that was learnt."""
 
-import sys
-from pathlib import Path
-
 import polars as pl
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "pipelines" / "mt_dqn"))
-from toy_log import same, toy_events, toy_inputs, toy_model, toy_sampler, with_rewards
+from support.toy_log import same, toy_events, toy_inputs, toy_model, toy_sampler, with_rewards
 
 from reelrank.pipelines.mt_dqn.learning import learn
 from reelrank.pipelines.mt_dqn.lists import build_lists

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_inputs import HOUR, N_ITEMS, N_USERS, events_frame, model_inputs
+from support.model_inputs import HOUR, N_ITEMS, N_USERS, events_frame, model_inputs
 
 from reelrank.models.event_stream import MESSAGE_DIM, EventStream
 from reelrank.models.inputs import InputSpec

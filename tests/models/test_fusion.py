@@ -1,7 +1,7 @@
 import pytest
 import torch
-from model_inputs import N_ITEMS, TINY, model_inputs
 from pydantic import ValidationError
+from support.model_inputs import N_ITEMS, TINY, model_inputs
 
 from reelrank.models.fusion import CrossModalFusion
 from reelrank.models.inputs import InputSpec

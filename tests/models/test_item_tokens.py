@@ -2,7 +2,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from model_inputs import N_ITEMS, TOKENS, modal_frame
+from support.model_inputs import N_ITEMS, TOKENS, modal_frame
 
 from reelrank.models.item_tokens import ItemTokens
 from reelrank.tables import MODALITIES

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from model_inputs import TINY, batch, model_inputs
+from support.model_inputs import TINY, batch, model_inputs
 
 import reelrank.pipelines.mt_dqn.baselines
 import reelrank.pipelines.mt_dqn.model  # noqa: F401 (registers)

@@ -2,8 +2,8 @@ import json
 
 import pytest
 import torch
-from model_inputs import TINY, batch, model_inputs
 from pydantic import ValidationError
+from support.model_inputs import TINY, batch, model_inputs
 
 import reelrank.pipelines.mt_dqn.baselines
 import reelrank.pipelines.mt_dqn.model  # noqa: F401 (registers)

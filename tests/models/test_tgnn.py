@@ -3,7 +3,8 @@ from dataclasses import replace
 import polars as pl
 import pytest
 import torch
-from model_inputs import (
+from pydantic import ValidationError
+from support.model_inputs import (
     HOUR,
     N_ITEMS,
     N_USERS,
@@ -13,7 +14,6 @@ from model_inputs import (
     model_inputs,
     with_feedback_changed_from,
 )
-from pydantic import ValidationError
 
 from reelrank.models.inputs import InputSpec
 from reelrank.models.options import TGNNOptions

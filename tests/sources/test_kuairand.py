@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kuairand_files import (
+from support.kuairand_files import (
     LATER,
     RANDOM,
     STANDARD,

@@ -6,13 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.toy_run import N_STEPS, OPTIONS, toy_fit
 from torch import nn
 
 from reelrank.training.loop import cosine_lr, fit
 from reelrank.training.options import TrainOptions
-
-sys.path.insert(0, str(Path(__file__).parent))
-from toy_run import N_STEPS, OPTIONS, toy_fit
 
 
 class Interruption(Exception):
@@ -63,7 +61,7 @@ def test_a_run_interrupted_twice_ends_with_the_same_weights(tmp_path, uninterrup
 
 
 def test_a_run_killed_by_the_system_ends_with_the_same_weights(tmp_path, uninterrupted):
-    script = str(Path(__file__).parent / "toy_run.py")
+    script = str(Path(__file__).parents[1] / "support" / "toy_run.py")
     output = tmp_path / "weights.safetensors"
     command = [sys.executable, script, str(tmp_path / "work"), str(output)]
     killed = subprocess.run([*command, "13"], capture_output=True, check=False)

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from sklearn.linear_model import LogisticRegression
 
 from reelrank.sources.kuairand_schema import FILES, RELEASE_STOP_MS
-from reelrank.worlds.kuairand import ModalityOptions, WorldOptions, write_world
+from reelrank.worlds.kuairand import write_world
+from reelrank.worlds.kuairand_options import ModalityOptions, WorldOptions
 from reelrank.worlds.response import EXPECTED
 from reelrank.worlds.truth import Truth
 
@@ -283,6 +284,7 @@ def test_propensities_are_the_softmax_over_what_was_not_yet_shown(standard, trut
         earlier = shown[i - position[i] : i]
         assert np.all(request[i - position[i] : i] == request[i])
         weight[i, np.isin(candidates[i], earlier)] = 0
+        assert candidates[i, OPTIONS.candidates - 1 - position[i]] == shown[i]
     chosen = weight[candidates == shown[:, None]]
     np.testing.assert_allclose(sample["propensity"], chosen / weight.sum(1), rtol=1e-6)
     assert all(len(set(row)) == OPTIONS.candidates for row in candidates[:200])

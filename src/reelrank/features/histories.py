@@ -111,7 +111,7 @@ def _blend(mean: float, value: float, alpha: float) -> float:
 
 
 @njit(cache=True)
-def _scan(  # noqa: PLR0917 (numba takes no keywords)
+def _scan(
     user: npt.NDArray[np.int32],
     ts_ms: npt.NDArray[np.int64],
     category: npt.NDArray[np.int32],

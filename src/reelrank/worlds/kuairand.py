@@ -1,4 +1,4 @@
-"""The planted-truth world of KuaiRand: options, generation, and the official folder with the truth beside it.
+"""The planted-truth world of KuaiRand: generation, and the official folder with the truth beside it.
 
 Source: METHODS §8.2 (synthetic generator), ARCHITECTURE choices 2 and 7. Marginals are set from the real rows of KuaiRand-Pure
 (``response.TAB_PROFILES``, ``sessions.HOURLY``); no row is copied.
@@ -12,16 +12,16 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from pydantic import Field, model_validator
 
-from reelrank.options import Options, digest
+from reelrank.options import digest
 from reelrank.sources import kuairand_schema as official
 from reelrank.worlds import kuairand_files as files
 from reelrank.worlds import latent
+from reelrank.worlds.kuairand_options import WorldOptions
 from reelrank.worlds.policy import Policy, alias_table, calibrate
 from reelrank.worlds.response import (
     HEAD_QUALITY,
@@ -37,6 +37,8 @@ from reelrank.worlds.response import (
 from reelrank.worlds.sessions import HOURLY, SESSION_COLUMNS, Log, Schedule, simulate, tab_cdf
 from reelrank.worlds.truth import FEEDBACK_TERMS, REWARD_TERMS, TRUTH_FOLDER, save_truth
 
+__all__ = ["World", "WorldOptions", "generate", "write_world"]
+
 DAYS = (official.RELEASE_STOP_MS - official.RELEASE_START_MS) // official.DAY_MS
 RANDOM_START_MS = official.RELEASE_START_MS + 14 * official.DAY_MS
 EARLY_SHARE = (
@@ -48,119 +50,10 @@ LOG_DURATION = (
     0.98,
 )  # mean and sd of log ms; real file 11.14 and 1.03, with a lighter upper tail
 DURATION_BOUNDS_MS = (5_000, 1_200_000)
-CALIBRATION_REQUESTS = 800
+CALIBRATION_REQUESTS = 600
 NULL_DURATION_EVERY = 64  # 1.56 % of rows: every 64th video by popularity
 
 TRUTH_COLUMNS = ("propensity", "request", "position")
-
-
-class ModalityOptions(Options):
-    """How one modality shows the topic of a video."""
-
-    tokens: int = Field(4, ge=1, le=512, description="vectors in the sequence (T)")
-    dim: int = Field(32, ge=1, le=4096, description="width of a vector (D)")
-    snr_db: float = Field(
-        10.0, ge=-200, le=100, description="signal-to-noise ratio in dB; −100 is pure noise"
-    )
-    missing_rate: float = Field(
-        0.02, ge=0, lt=1, description="share of videos without this modality"
-    )
-
-
-class HeadWeights(Options):
-    """Planted weights of the logging policy: its score is Σ weight · true probability."""
-
-    click: float = Field(1.0, description="weight of P(click)")
-    long_view: float = Field(1.0, description="weight of P(long_view)")
-    like: float = Field(2.0, description="weight of P(like)")
-    follow: float = Field(2.0, description="weight of P(follow)")
-    comment: float = Field(1.0, description="weight of P(comment)")
-    forward: float = Field(2.0, description="weight of P(forward)")
-    hate: float = Field(-4.0, description="weight of P(hate)")
-
-
-class RewardWeights(Options):
-    """Weights of the immediate reward, METHODS §3.8 [D]; the planted return rule looks at its expectation."""
-
-    watch_ratio: float = Field(0.5, description="weight of min(watch ratio, 2)")
-    like: float = Field(0.5, description="weight of like")
-    follow: float = Field(0.5, description="weight of follow")
-    comment: float = Field(0.3, description="weight of comment")
-    forward: float = Field(0.5, description="weight of forward")
-    hate: float = Field(-1.0, description="weight of hate")
-
-
-class ReturnRule(Options):
-    """P(next session within 24 h of the last row) = σ(intercept + slope · mean true expected reward of the session)."""
-
-    intercept: float = Field(-1.0, ge=-10, le=10, description="log-odds at reward 0")
-    slope: float = Field(5.0, ge=-50, le=50, description="log-odds per unit of reward")
-
-
-class WorldOptions(Options):
-    """A KuaiRand world. The days are the release's: 2022-04-08 to 05-08, local time."""
-
-    seed: int = Field(0, ge=0, lt=2**31, description="of every random draw")
-    variant: Literal["pure"] = Field("pure", description="official folder and file names")
-    users: int = Field(500, ge=200, le=2_000_000, description="users; fewer than 200 train nothing")
-    videos: int = Field(600, ge=100, le=2_000_000, description="videos = pool of the random log")
-    exposures_per_user: float = Field(
-        100.0, ge=10, le=5_000, description="mean rows of the standard logs per user"
-    )
-    random_per_user: float = Field(
-        5.0, ge=0, le=1_000, description="mean rows of the random log per user, from 04-22 on"
-    )
-    activity_sd: float = Field(
-        0.8, ge=0, le=2, description="sd of log activity between users (real rows: about 0.9)"
-    )
-    session_rows: float = Field(8.0, ge=1, le=100, description="mean rows of a session")
-    request_rows: float = Field(
-        5.0, ge=1, le=50, description="mean rows that share one time_ms (27K: 5)"
-    )
-    tab_stay: float = Field(0.7, ge=0, lt=1, description="P(a request stays in the tab before it)")
-    latent_dim: int = Field(16, ge=2, le=256, description="width of interests and topic vectors")
-    topics: int = Field(20, ge=2, le=1_000, description="topics = first-level categories")
-    topic_spread: float = Field(0.6, ge=0, le=5, description="scatter of videos around a topic")
-    drift: float = Field(
-        0.03, ge=0, le=3, description="mean turn of interests, radians per day; 0 = fixed"
-    )
-    social_degree: float = Field(8.0, ge=0, le=500, description="mean number of users followed")
-    homophily: float = Field(
-        4.0, ge=0, le=50, description="weight of like interest in whom one follows"
-    )
-    social_weight: float = Field(
-        0.5, ge=0, le=10, description="pull of the followed users' mean interest"
-    )
-    affinity_sd: float = Field(
-        1.2, ge=0, le=5, description="sd over user–video pairs of the affinity, in logits"
-    )
-    quality_sd: float = Field(0.5, ge=0, le=5, description="sd of video quality, in logits")
-    user_sd: float = Field(
-        0.4, ge=0, le=3, description="sd of a user's own level, per head; of engagement half of it"
-    )
-    video_sd: float = Field(0.4, ge=0, le=3, description="sd of a video's own level, per head")
-    popularity_sd: float = Field(
-        1.35, ge=0, le=3, description="sd of log popularity among candidates"
-    )
-    candidates: int = Field(20, ge=2, le=200, description="videos per candidate set (C)")
-    temperature: float = Field(
-        0.25, gt=0, le=100, description="of the logging softmax; smaller = greedier"
-    )
-    visual: ModalityOptions = Field(ModalityOptions(tokens=4, dim=32), description="visual")
-    audio: ModalityOptions = Field(ModalityOptions(tokens=4, dim=16), description="audio")
-    text: ModalityOptions = Field(ModalityOptions(tokens=8, dim=32), description="text")
-    head_weights: HeadWeights = Field(HeadWeights(), description="of the logging policy")
-    reward: RewardWeights = Field(RewardWeights(), description="of the immediate reward")
-    return_rule: ReturnRule = Field(ReturnRule(), description="planted return rule")
-
-    @model_validator(mode="after")
-    def _candidates_exist(self) -> WorldOptions:
-        if self.videos < 10 * self.candidates:
-            raise ValueError(
-                f"videos = {self.videos} is too few for {self.candidates} distinct candidates at the start of the log; "
-                f"set videos to at least {10 * self.candidates} or candidates to at most {self.videos // 10}"
-            )
-        return self
 
 
 class World(NamedTuple):
@@ -242,13 +135,13 @@ def generate(options: WorldOptions) -> World:
         official.RELEASE_START_MS, official.RELEASE_STOP_MS, CALIBRATION_REQUESTS
     )
     response, p_return = calibrate(
-        _seed(o.seed, "calibration"),
         response,
         policy,
         sample,
         sample_ms,
-        max(1, min(o.candidates, round(o.request_rows))),
-        (o.return_rule.intercept, o.return_rule.slope),
+        seed=_seed(o.seed, "calibration"),
+        n_shown=max(1, min(o.candidates, round(o.request_rows))),
+        return_rule=(o.return_rule.intercept, o.return_rule.slope),
     )
     schedule = _schedule(o, rows_of_user, p_return)
     all_rows = rows_of_user * (1 + o.random_per_user / o.exposures_per_user)
@@ -358,7 +251,9 @@ def _write(o: WorldOptions, world: World, root: Path) -> None:
         "categories": partial(files.categories, world.catalogue),
     }
     with ThreadPoolExecutor(2) as pool:
-        jobs = [pool.submit(_write_truth, o, world, seen, rows, names, root / TRUTH_FOLDER)]
+        jobs = [
+            pool.submit(_write_truth, o, world, seen, rows, names=names, folder=root / TRUTH_FOLDER)
+        ]
         for role, make in tables.items():
             jobs.append(pool.submit(lambda m, p: m().write_csv(p), make, folder / "data" / names[role]))  # fmt: skip
         jobs.append(pool.submit(_write_modal, o, world.response.vectors, folder / "modal"))
@@ -369,12 +264,7 @@ def _write(o: WorldOptions, world: World, root: Path) -> None:
 def _write_modal(o: WorldOptions, vectors: latent.Floats, folder: Path) -> None:
     for name, m in (("visual", o.visual), ("audio", o.audio), ("text", o.text)):
         arrays, present = latent.modal_sequences(
-            latent.stream(o.seed, f"modal/{name}"),
-            vectors,
-            m.tokens,
-            m.dim,
-            m.snr_db,
-            m.missing_rate,
+            latent.stream(o.seed, f"modal/{name}"), vectors, **m.model_dump()
         )
         values = pl.Series(arrays.reshape(len(arrays), -1), dtype=pl.List(pl.Float32))
         pl.DataFrame(
@@ -395,6 +285,7 @@ def _write_truth(
     world: World,
     seen: pl.DataFrame,
     rows: files.FileRows,
+    *,
     names: dict[str, str],
     folder: Path,
 ) -> None:

@@ -84,7 +84,8 @@ def draw_social_graph(
     degree = rng.poisson(mean_degree * rng.gamma(2.0, 0.5, n_users))
     src = np.repeat(np.arange(n_users), degree)
     seen = rng.integers(0, n_users, (len(src), 8))
-    cosine = np.einsum("ed,ekd->ek", interests[src], interests[seen])
+    own = interests[src]
+    cosine = np.stack([np.sum(own * interests[other], axis=1) for other in seen.T], axis=1)
     chosen = np.argmax(homophily * cosine + rng.gumbel(size=seen.shape), axis=1)
     dst = seen[np.arange(len(src)), chosen]
     keys = np.unique(src[src != dst] * n_users + dst[src != dst])
@@ -112,6 +113,7 @@ def rotating_interests(
 def modal_sequences(
     rng: np.random.Generator,
     vectors: Floats,
+    *,
     tokens: int,
     dim: int,
     snr_db: float,

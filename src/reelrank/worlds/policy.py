@@ -20,7 +20,6 @@ from reelrank.worlds.response import (
     N_TABS,
     TAB_PROFILES,
     Doubles,
-    Record,
     Response,
     affinity_of,
     feedback,
@@ -55,9 +54,8 @@ class Request(NamedTuple):
     candidates: Ints  # (C,)
     affinity: Doubles  # (C,)
     reward: Doubles  # (C,) true expected immediate reward, METHODS §3.8 without the clip (watching only once shown)
-    weight: Doubles  # (C,) exp(score / T); 0 once shown
-    order: Ints  # (C,) places of the shown candidates, in order
-    propensity: Doubles  # (C,) of each shown one
+    weight: Doubles  # (C,) exp(score / T)
+    propensity: Doubles  # (C,) of each shown one, in order
 
 
 def alias_table(popularity: Doubles) -> tuple[Doubles, Ints]:
@@ -85,7 +83,6 @@ def new_request(r: Response, n_candidates: int) -> Request:
         np.zeros(n_candidates),
         np.zeros(n_candidates),
         np.zeros(n_candidates),
-        np.zeros(n_candidates, np.int32),
         np.zeros(n_candidates),
     )
 
@@ -126,7 +123,10 @@ def draw_request(
     stamp: int,
     n_shown: int,
 ) -> None:
-    """Draw the candidates of one request, score them, and draw ``n_shown`` of them with their propensities."""
+    """Draw the candidates of one request, score them, and draw ``n_shown`` of them with their propensities.
+
+    The j-th shown is ``candidates[C − 1 − j]`` and was drawn from ``candidates[: C − j]``.
+    """
     interest, seen, candidates, weight = out.interest, out.seen, out.candidates, out.weight
     affinities, vectors, videos, skips = out.affinity, r.vectors, r.videos, r.skips
     keep, other, weights, reward_weights = p.alias_keep, p.alias_other, p.weights, p.reward
@@ -134,47 +134,47 @@ def draw_request(
     user, tab = r.users[user_id], r.tabs[tab_id]
     interest_at(r.start, r.turn, user_id, user.speed * (ts_ms - r.origin_ms) / DAY_MS, interest)
     n = 0
-    best = -1e300
-    while n < p.n_candidates:
+    while n < p.n_candidates:  # one short loop per step: the processor overlaps their turns
         x = uniform(state) * len(seen)
         video_id = int(x)
         if x - video_id >= keep[video_id]:
             video_id = other[video_id]
-        video = videos[video_id]
-        if seen[video_id] == stamp or video.upload_ms > ts_ms:
-            continue
-        seen[video_id] = stamp
+        if seen[video_id] != stamp and videos[video_id].upload_ms <= ts_ms:
+            seen[video_id] = stamp
+            candidates[n] = video_id
+            n += 1
+    best = -1e300
+    for i in range(n):
+        video_id = candidates[i]
         affinity = affinity_of(vectors, video_id, interest)
-        f = feedback(tab, user, video, skips[tab_id, video_id], affinity)
+        f = feedback(tab, user, videos[video_id], skips[tab_id, video_id], affinity)
         score = weights[0] * f[0] + weights[1] * f[1]
         acts = 0.0
         for k in range(5):
             score += weights[k + 2] * f[k + 2]
             acts += reward_weights[k + 1] * f[k + 2]
-        candidates[n], affinities[n], rewards[n] = video_id, affinity, acts
-        weight[n] = score / p.temperature
-        best = max(best, weight[n])
-        n += 1
+        affinities[i], rewards[i], weight[i] = affinity, acts, score / p.temperature
+        best = max(best, weight[i])
     for i in range(n):
         weight[i] = math.exp(weight[i] - best)
     for j in range(n_shown):
+        last = n - 1 - j  # the chosen one goes here: candidates[: last + 1] stays the set of draw j
         total = 0.0
-        for i in range(n):
+        for i in range(last + 1):
             total += weight[i]
         x = uniform(state) * total
-        chosen = -1
-        for i in range(n):
-            if weight[i] > 0.0:
-                chosen = i  # the last open item, should rounding leave x above the sum
-                x -= weight[i]
-                if x < 0.0:
-                    break
-        video_id = candidates[chosen]
-        watched = watch(tab, user, videos[video_id], skips[tab_id, video_id], affinities[chosen])
-        rewards[chosen] += reward_weights[0] * watched[0]
-        out.order[j] = chosen
+        chosen = 0
+        while chosen < last and x >= weight[chosen]:
+            x -= weight[chosen]
+            chosen += 1
         out.propensity[j] = weight[chosen] / total
-        weight[chosen] = 0.0
+        for values in (affinities, rewards, weight):
+            values[chosen], values[last] = values[last], values[chosen]
+        candidates[chosen], candidates[last] = candidates[last], candidates[chosen]
+    for i in range(n - n_shown, n):
+        video_id = candidates[i]
+        watched = watch(tab, user, videos[video_id], skips[tab_id, video_id], affinities[i])
+        rewards[i] += reward_weights[0] * watched[0]
 
 
 @jit
@@ -198,7 +198,7 @@ def mean_response(
         user, tab = r.users[users[i]], r.tabs[tab_id]
         reward = 0.0
         for j in range(n_shown):
-            place = request.order[j]
+            place = p.n_candidates - 1 - j
             video_id, affinity = request.candidates[place], request.affinity[place]
             video, skip = r.videos[video_id], r.skips[tab_id, video_id]
             f = feedback(tab, user, video, skip, affinity)
@@ -215,11 +215,12 @@ def _logit(p: Doubles | float) -> Doubles:
 
 
 def calibrate(
-    seed: int,
     response: Response,
     policy: Policy,
     users: NDArray[np.int64],
     ts_ms: NDArray[np.int64],
+    *,
+    seed: int,
     n_shown: int,
     return_rule: tuple[float, float],
     rounds: int = 7,
@@ -227,11 +228,11 @@ def calibrate(
     """Set the intercepts of every tab so that what the policy shows gets the real rates of ``TAB_PROFILES``.
 
     Args:
-        seed: of the draws, the same in every round.
         response: intercepts of any value.
         policy: the logging policy.
         users: sample of users, by their share of requests.
         ts_ms: time of each sampled request.
+        seed: of the draws, the same in every round.
         n_shown: items shown at a request.
         return_rule: intercept and slope of the planted return rule.
         rounds: Newton-like steps on the logit scale.

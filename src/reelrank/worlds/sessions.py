@@ -166,7 +166,7 @@ def grow(array: NDArray[Any]) -> NDArray[Any]:
 
 
 @jit
-def simulate_block(
+def simulate_block(  # noqa: PLR0912, PLR0915 (one loop over users, sessions, requests, rows; numba takes no keywords)
     first: int, last: int, seed: int, expected: int, r: Response, p: Policy, s: Schedule
 ) -> tuple[Ints, Doubles, Ints, Doubles, int, int, int]:
     """Everything that users ``first`` … ``last − 1`` see and do; each user has a random stream of their own.
@@ -183,8 +183,7 @@ def simulate_block(
     sessions = np.empty((7, expected // 4 + slack))
     vectors, videos, skips, tabs, interest = r.vectors, r.videos, r.skips, r.tabs, np.empty(r.vectors.shape[1], np.float32)  # fmt: skip
     request = new_request(r, p.n_candidates)
-    shown_candidates, shown_affinity, order = request.candidates, request.affinity, request.order
-    shown_reward = request.reward
+    drawn, affinities, rewards = request.candidates, request.affinity, request.reward
     state = np.zeros(1, np.uint64)
     random_tab = tabs[RANDOM_TAB]
     n = m = q = 0
@@ -210,15 +209,16 @@ def simulate_block(
                     candidates = grow(candidates)
                 draw_request(state, r, p, request, tab_id, user_id, ts_ms, m, shown)
                 for i in range(p.n_candidates):
-                    candidates[i, m] = shown_candidates[i]
+                    candidates[i, m] = drawn[i]
                 tab = tabs[tab_id]
                 for j in range(shown):
-                    video_id, affinity = shown_candidates[order[j]], shown_affinity[order[j]]
+                    place = p.n_candidates - 1 - j
+                    video_id, affinity = drawn[place], affinities[place]
                     observe(state, tab, user, videos[video_id], affinity, rows, n)
                     rows[0, n], rows[1, n] = user_id, video_id
                     rows[13, n], rows[14, n], rows[15, n], rows[16, n] = 0, tab_id, m, j
                     reals[0, n], reals[1, n] = ts_ms, request.propensity[j]
-                    reward += shown_reward[order[j]]
+                    reward += rewards[place]
                     n += 1
                 m += 1
                 end = ts_ms
@@ -265,7 +265,9 @@ def simulate_block(
     return rows, reals, candidates, sessions, n, m, q
 
 
-def _block_log(bounds: tuple[int, int], expected: int, seed: int, r: Response, p: Policy, s: Schedule) -> Log:  # fmt: skip
+def _block_log(
+    bounds: tuple[int, int], expected: int, *, seed: int, r: Response, p: Policy, s: Schedule
+) -> Log:
     rows, reals, candidates, sessions, n, m, q = simulate_block(*bounds, seed, expected, r, p, s)
     ts_ms = reals[0, :n].astype(np.int64)
     return Log(rows[:, :n], ts_ms, reals[1, :n], np.ascontiguousarray(candidates[:, :m].T), sessions[:, :q].T)  # fmt: skip

@@ -163,8 +163,8 @@ class Truth:
     def exposures(self) -> pl.LazyFrame:
         """One row per exposure: file, line (header = 1), propensity, request, position in it, candidates.
 
-        ``candidates`` (list of i32) is the whole candidate set of the request; the items of the request at smaller positions
-        were no longer in it. Random exposures have request null and propensity 1 / videos.
+        ``candidates`` (list of i32, C long) is ordered so that the row at ``position`` j shows ``candidates[C − 1 − j]``, drawn from
+        ``candidates[: C − j]``. Random exposures have request null and propensity 1 / videos.
         """
         folder = self.root / TRUTH_FOLDER
         requests = pl.scan_parquet(folder / "requests.parquet")

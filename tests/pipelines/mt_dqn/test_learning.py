@@ -1,15 +1,10 @@
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
-from torch import nn
-
-sys.path.insert(0, str(Path(__file__).parent))
-from toy_log import (
+from support.toy_log import (
     HOUR,
     T0,
     same,
@@ -18,6 +13,7 @@ from toy_log import (
     toy_model,
     toy_sampler,
 )
+from torch import nn
 
 from reelrank.features.candidates import NegativeSampler
 from reelrank.models.inputs import InputSpec

@@ -1,12 +1,7 @@
-import sys
-from pathlib import Path
-
 import polars as pl
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
-from toy_log import HOUR, T0, toy_events, toy_inputs, toy_model, with_rewards
+from support.toy_log import HOUR, T0, toy_events, toy_inputs, toy_model, with_rewards
 
 from reelrank.pipelines.mt_dqn.lists import (
     KEPT,

@@ -3,7 +3,7 @@ import copy
 import polars as pl
 import pytest
 import torch
-from model_inputs import N_ITEMS, TINY, batch, events_frame, model_inputs
+from support.model_inputs import N_ITEMS, TINY, batch, events_frame, model_inputs
 
 from reelrank.models.inputs import InputSpec
 from reelrank.pipelines.mt_dqn.baselines import ConcatModal, VanillaDQN, fit_popularity

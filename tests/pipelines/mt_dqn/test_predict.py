@@ -1,20 +1,15 @@
-import sys
-from pathlib import Path
-
 import numpy as np
 import polars as pl
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
-from toy_log import HOUR, T0, same, toy_availability, toy_events, toy_inputs, toy_model
+from support.toy_log import HOUR, T0, same, toy_availability, toy_events, toy_inputs, toy_model
 
 from reelrank.models.inputs import InputSpec
 from reelrank.models.policy import Outputs, RankingModel
 from reelrank.pipelines.mt_dqn.baselines import fit_popularity
 from reelrank.pipelines.mt_dqn.lists import LOCAL_OFFSET_MS, build_lists
 from reelrank.pipelines.mt_dqn.options import ListOptions, PredictOptions
-from reelrank.pipelines.mt_dqn.predict import predict, rank_catalogue
+from reelrank.pipelines.mt_dqn.predict import fusion_tables, predict, rank_catalogue
 
 N_ITEMS = 15
 
@@ -128,7 +123,6 @@ def test_block_sizes_do_not_change_predictions(log, name):
         assert left.select(keys).equals(right.select(keys)), table
         for column in set(left.columns) - set(keys):
             np.testing.assert_allclose(left[column], right[column], rtol=1e-4, atol=1e-6)
-    assert (whole.gates is None) == (name != "mt_dqn")
 
 
 def test_impressions_are_every_standard_val_and_test_row(log):
@@ -162,16 +156,14 @@ def test_impressions_are_every_standard_val_and_test_row(log):
 
 
 def test_the_fusion_s_gates_and_attention_are_shares(log):
-    events, inputs, lists = log
-    made = predict(
-        toy_model("mt_dqn", inputs), inputs, lists, toy_availability(events), PredictOptions()
-    )
-    assert made.gates.columns == ["item_id", "gate_visual", "gate_audio", "gate_text"]
-    assert made.gates["item_id"].to_list() == list(range(N_ITEMS))
-    shares = made.gates.select(pl.sum_horizontal(pl.exclude("item_id"))).to_series()
+    _, inputs, _ = log
+    gates, attention = fusion_tables(toy_model("mt_dqn", inputs).eval(), inputs, block_rows=7)
+    assert gates.columns == ["item_id", "gate_visual", "gate_audio", "gate_text"]
+    assert gates["item_id"].to_list() == list(range(N_ITEMS))
+    shares = gates.select(pl.sum_horizontal(pl.exclude("item_id"))).to_series()
     np.testing.assert_allclose(shares, 1, rtol=1e-5)
-    assert made.attention.height == 1 * 2 * 3 * 3  # layers, heads, modalities
-    mass = made.attention.group_by("layer", "head", "query").agg(pl.col("mass").sum())["mass"]
+    assert attention.height == 1 * 2 * 3 * 3  # layers, heads, modalities
+    mass = attention.group_by("layer", "head", "query").agg(pl.col("mass").sum())["mass"]
     np.testing.assert_allclose(mass, 1, rtol=1e-5)
 
 

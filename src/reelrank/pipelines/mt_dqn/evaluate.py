@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
+
 from reelrank.evaluation.classification import best_f1_threshold
 from reelrank.evaluation.ranking import ndcg, ndcg_from_ranks
 from reelrank.evaluation.results import ResultRow

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from reelrank.buckets import BucketedTable, EngineOptions, map_buckets
-from reelrank.evaluation.results import code_version, results_frame
+from reelrank.evaluation.results import results_frame
 from reelrank.evaluation.uncertainty import UserBootstrap
 from reelrank.features.candidates import availability_ts
 from reelrank.features.events import assemble_events
@@ -90,79 +90,57 @@ def make_lists(events: pl.DataFrame, lists: ListOptions) -> tuple[pl.DataFrame, 
 
 
 def train_mt_dqn(
-    events: pl.DataFrame,
-    item_modal: pl.DataFrame,
-    items: pl.DataFrame,
-    users: pl.DataFrame,
-    lists: pl.DataFrame,
     model: MTDQNOptions,
     learning: LearningOptions,
     training: TrainOptions,
     work_dir: str,
+    *tables: pl.DataFrame,
 ) -> tuple[ModelCheckpoint, pl.DataFrame]:
-    """Fusion, temporal graph network and Q-network, trained jointly."""
-    from reelrank.pipelines.mt_dqn.fitting import Tables, train
-
-    tables = Tables(events, item_modal, items, users)
-    return train(
-        "mt_dqn",
-        tables,
-        lists,
-        model=model,
-        learning=learning,
-        training=training,
-        work_dir=Path(work_dir),
-    )
+    """Fusion, temporal graph network and Q-network, trained jointly. ``tables``: see ``_train``."""
+    return _train("mt_dqn", model, learning, training, work_dir, tables)
 
 
 def train_concat_modal(
-    events: pl.DataFrame,
-    item_modal: pl.DataFrame,
-    items: pl.DataFrame,
-    users: pl.DataFrame,
-    lists: pl.DataFrame,
     model: ConcatModalOptions,
     learning: LearningOptions,
     training: TrainOptions,
     work_dir: str,
+    *tables: pl.DataFrame,
 ) -> tuple[ModelCheckpoint, pl.DataFrame]:
-    """Concatenated modalities, supervised."""
-    from reelrank.pipelines.mt_dqn.fitting import Tables, train
-
-    tables = Tables(events, item_modal, items, users)
-    return train(
-        "concat_modal",
-        tables,
-        lists,
-        model=model,
-        learning=learning,
-        training=training,
-        work_dir=Path(work_dir),
-    )
+    """Concatenated modalities, supervised. ``tables``: see ``_train``."""
+    return _train("concat_modal", model, learning, training, work_dir, tables)
 
 
 def train_vanilla_dqn(
-    events: pl.DataFrame,
-    item_modal: pl.DataFrame,
-    items: pl.DataFrame,
-    users: pl.DataFrame,
-    lists: pl.DataFrame,
     model: VanillaDQNOptions,
     learning: LearningOptions,
     training: TrainOptions,
     work_dir: str,
+    *tables: pl.DataFrame,
 ) -> tuple[ModelCheckpoint, pl.DataFrame]:
     """Ids and the last items; learns from the immediate reward only (METHODS §3.10 [S])."""
+    immediate = learning.model_copy(update={"reward": "immediate"})
+    return _train("vanilla_dqn", model, immediate, training, work_dir, tables)
+
+
+def _train(
+    name: str,
+    model: Options,
+    learning: LearningOptions,
+    training: TrainOptions,
+    work_dir: str,
+    tables: Sequence[pl.DataFrame],
+) -> tuple[ModelCheckpoint, pl.DataFrame]:
+    """Train a registered model; ``tables``: events, item_modal, items, users, lists."""
     from reelrank.pipelines.mt_dqn.fitting import Tables, train
 
-    tables = Tables(events, item_modal, items, users)
-    immediate = learning.model_copy(update={"reward": "immediate"})
+    *read, lists = tables
     return train(
-        "vanilla_dqn",
-        tables,
+        name,
+        Tables(*read),
         lists,
         model=model,
-        learning=immediate,
+        learning=learning,
         training=training,
         work_dir=Path(work_dir),
     )
@@ -213,11 +191,7 @@ def export_fusion(
     from reelrank.pipelines.mt_dqn.fitting import Tables, restore
 
     inputs = Tables(events, item_modal, items, users).model_inputs()
-    fused = restore(model, inputs)
-    return (
-        predictor.gates(fused, inputs, prediction.block_rows),
-        predictor.attention(fused, inputs, prediction.block_rows),
-    )
+    return predictor.fusion_tables(restore(model, inputs), inputs, prediction.block_rows)
 
 
 def judge_against_truth(

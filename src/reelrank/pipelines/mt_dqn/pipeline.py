@@ -15,7 +15,7 @@ SHARED = ("interactions", "items", "users", "item_modal", "splits", "split_cuts"
 def _train(variant: str, function: Callable[..., object]) -> Node:
     return Node(
         function,
-        [*TABLES, "lists", f"params:models.{variant}", "params:learning", "params:training", "params:work_dir"],
+        [f"params:models.{variant}", "params:learning", "params:training", "params:work_dir", *TABLES, "lists"],
         [f"{variant}_model", f"{variant}_history"],
         name=f"train_{variant}",
         tags=["gpu", "training"],

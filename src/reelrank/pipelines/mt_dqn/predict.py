@@ -37,16 +37,12 @@ class Predictions:
         catalogue: context_id (= list_id), user_id, ts_ms, scenario, rank, item_id, score: the best items of all available.
         targets: context_id, user_id, item_id, rank, n_available: place of each relevant logged item of the list among
             all available, ties at their mean; items not available at the list's start are left out.
-        gates: item_id and the gate's weight of each modality; None without a fusion.
-        attention: layer, head, query, key, mass: mean attention between modalities; None without a fusion.
     """
 
     impressions: pl.DataFrame
     lists: pl.DataFrame
     catalogue: pl.DataFrame
     targets: pl.DataFrame
-    gates: pl.DataFrame | None
-    attention: pl.DataFrame | None
 
 
 @torch.no_grad()
@@ -79,14 +75,11 @@ def predict(
     catalogue, targets = rank_catalogue(
         model, inputs, test, torch.tensor(availability, device=inputs.device), options
     )
-    fused = model if isinstance(model, MTDQN) else None
     return Predictions(
         impressions=predict_impressions(model, inputs, options.block_rows),
         lists=lists.drop("start_ts", "scenario").with_columns(score=_numpy(scores)),
         catalogue=catalogue,
         targets=targets,
-        gates=gates(fused, inputs, options.block_rows) if fused else None,
-        attention=attention(fused, inputs, options.block_rows) if fused else None,
     )
 
 
@@ -169,6 +162,19 @@ def rank_catalogue(
             tops.append(_top(block, items[best], ranked.values[:, : options.top]))
             targets.append(_targets(block, relevant, items, scores, ranked.values))
     return pl.concat(tops), pl.concat(targets)
+
+
+def fusion_tables(
+    model: RankingModel, inputs: ModelInputs, block_rows: int
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The tables of ``gates`` and ``attention``.
+
+    Raises:
+        TypeError: the model has no fusion.
+    """
+    if not isinstance(model, MTDQN):
+        raise TypeError(f"{type(model).__name__} has no fusion to look into")
+    return gates(model, inputs, block_rows), attention(model, inputs, block_rows)
 
 
 @torch.no_grad()

@@ -11,7 +11,8 @@ from reelrank.models import registry
 from reelrank.models.event_stream import MESSAGE_DIM
 from reelrank.models.inputs import InputSpec
 from reelrank.options import Options
-from reelrank.pipelines.mt_dqn import baselines, model  # noqa: F401 (they register their models)
+from reelrank.pipelines.mt_dqn import baselines as _baselines  # noqa: F401 (registers them)
+from reelrank.pipelines.mt_dqn import model as _model  # noqa: F401 (registers MT-DQN)
 from reelrank.pipelines.mt_dqn.options import SizeOptions
 
 BYTES_PER_PARAMETER = 16  # float32 weight, gradient and Adam's two moments

@@ -6,11 +6,10 @@ import torch
 
 from reelrank.features.candidates import NegativeSampler, availability_ts, item_popularity
 from reelrank.models.event_stream import EventStream
-from reelrank.models.options import FusionOptions
 from reelrank.models.inputs import InputSpec, ModelInputs
 from reelrank.models.item_tokens import ItemTokens
+from reelrank.models.options import FusionOptions, TGNNOptions
 from reelrank.models.registry import build
-from reelrank.models.options import TGNNOptions
 from reelrank.models.user_features import UserFeatures
 from reelrank.pipelines.mt_dqn import baselines, model  # noqa: F401 (they register their models)
 from reelrank.pipelines.mt_dqn.options import (
