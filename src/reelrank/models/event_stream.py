@@ -155,6 +155,14 @@ class EventStream(TensorRecord):
         positions = self.entry_position[entry.clamp_min(0)]
         return positions.masked_fill(~mask, 0), mask
 
+    def td_reward(self, rows: Tensor) -> Tensor:
+        """Composite reward of rows (B,), NaN in every row of a censored session.
+
+        Only a session's last row is censored itself. But if the rows before it stayed, the last days before a cut would
+        train on unfinished sessions alone, and values would drift up.
+        """
+        return self.reward[rows].masked_fill(self.value_return[rows].isnan(), float("nan"))
+
     def trained_rows(self) -> Tensor:
         """(N,) bool: train rows that were not random exposures, the ones that a model may learn from."""
         return (self.split == 0) & ~self.is_rand

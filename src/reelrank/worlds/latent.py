@@ -85,7 +85,7 @@ def draw_social_graph(
     src = np.repeat(np.arange(n_users), degree)
     seen = rng.integers(0, n_users, (len(src), 8))
     own = interests[src]
-    cosine = np.stack([np.sum(own * interests[other], axis=1) for other in seen.T], axis=1)
+    cosine = np.stack([np.einsum("ed,ed->e", own, interests[other]) for other in seen.T], axis=1)
     chosen = np.argmax(homophily * cosine + rng.gumbel(size=seen.shape), axis=1)
     dst = seen[np.arange(len(src)), chosen]
     keys = np.unique(src[src != dst] * n_users + dst[src != dst])

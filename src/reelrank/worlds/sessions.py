@@ -172,14 +172,15 @@ def simulate_block(  # noqa: PLR0912, PLR0915 (one loop over users, sessions, re
     """Everything that users ``first`` … ``last − 1`` see and do; each user has a random stream of their own.
 
     Returns:
-        Buffers of rows (17, ≥ n), times and propensities (2, ≥ n), candidates (C, ≥ m), sessions (7, ≥ q), and n, m, q.
+        Buffers of rows (17, ≥ n), times and propensities (2, ≥ n), candidates (1, ≥ m·C), sessions (7, ≥ q), and n, m, q.
     """
     slack = (
         p.n_candidates * (2 + int(s.random_rate)) + 2
     )  # rows of one request, random ones included
     rows = np.empty((17, expected + slack), np.int32)
     reals = np.empty((2, expected + slack))  # ts_ms (exact in a double) and propensity
-    candidates = np.empty((p.n_candidates, expected // 2 + slack), np.int32)
+    width = p.n_candidates
+    candidates = np.empty((1, width * (expected // 3 + slack)), np.int32)
     sessions = np.empty((7, expected // 4 + slack))
     vectors, videos, skips, tabs, interest = r.vectors, r.videos, r.skips, r.tabs, np.empty(r.vectors.shape[1], np.float32)  # fmt: skip
     request = new_request(r, p.n_candidates)
@@ -205,14 +206,14 @@ def simulate_block(  # noqa: PLR0912, PLR0915 (one loop over users, sessions, re
                 left -= 1
                 if n + slack > rows.shape[1]:
                     rows, reals = grow(rows), grow(reals)
-                if m == candidates.shape[1]:
+                if (m + 1) * width > candidates.shape[1]:
                     candidates = grow(candidates)
                 draw_request(state, r, p, request, tab_id, user_id, ts_ms, m, shown)
-                for i in range(p.n_candidates):
-                    candidates[i, m] = drawn[i]
+                for i in range(width):
+                    candidates[0, m * width + i] = drawn[i]
                 tab = tabs[tab_id]
                 for j in range(shown):
-                    place = p.n_candidates - 1 - j
+                    place = width - 1 - j
                     video_id, affinity = drawn[place], affinities[place]
                     observe(state, tab, user, videos[video_id], affinity, rows, n)
                     rows[0, n], rows[1, n] = user_id, video_id
@@ -270,7 +271,7 @@ def _block_log(
 ) -> Log:
     rows, reals, candidates, sessions, n, m, q = simulate_block(*bounds, seed, expected, r, p, s)
     ts_ms = reals[0, :n].astype(np.int64)
-    return Log(rows[:, :n], ts_ms, reals[1, :n], np.ascontiguousarray(candidates[:, :m].T), sessions[:, :q].T)  # fmt: skip
+    return Log(rows[:, :n], ts_ms, reals[1, :n], candidates[0, : m * p.n_candidates].reshape(m, p.n_candidates), sessions[:, :q].T)  # fmt: skip
 
 
 def simulate(

@@ -103,6 +103,15 @@ def test_targets_and_losses_worked_out_by_hand():
     assert losses["loss"].item() == pytest.approx(parts)
 
 
+def test_every_row_of_a_censored_session_is_left_out():
+    # row 0 would have a finite target; left in, unfinished sessions alone would train near a cut
+    returns = pl.Series("return", [None, None, 0.5], dtype=pl.Float32)
+    context = table_context(HALF, events=three_rows().with_columns(returns))
+    losses = losses_of(*context)
+    assert losses["dqn"].item() == pytest.approx(1.5 - 0.5)  # row 2 alone: y = ½, Q = 2
+    assert losses["value"].item() == pytest.approx(0.3**2)
+
+
 def test_a_negative_that_is_not_available_yet_is_no_candidate():
     # item 3 appears an hour later: y of row 0 is 1 + ½·1
     losses = losses_of(*table_context(HALF, available_at=T0 + HOUR))

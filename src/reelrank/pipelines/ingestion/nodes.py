@@ -10,7 +10,7 @@ from pydantic import Field
 
 from reelrank.buckets import BucketedTable, EngineOptions
 from reelrank.options import Options
-from reelrank.sources import kuairand
+from reelrank.sources.kuairand import IngestOptions, find_files, ingest
 from reelrank.sources.manifest import Manifest
 from reelrank.worlds.kuairand import WorldOptions, write_world
 
@@ -29,11 +29,11 @@ def provide_kuairand(raw: RawOptions, world: WorldOptions) -> dict[str, Any]:
     """Write the sample world if asked and not yet there; find and check the official files."""
     if raw.kind == "world":
         write_world(world, raw.root)
-    return kuairand.find_files(raw.root, raw.variant, raw.kind).to_dict()
+    return find_files(raw.root, raw.variant, raw.kind).to_dict()
 
 
 def ingest_kuairand(
-    raw_manifest: dict[str, Any], ingest: kuairand.IngestOptions, engine: EngineOptions
+    raw_manifest: dict[str, Any], options: IngestOptions, engine: EngineOptions
 ) -> tuple[
     BucketedTable,
     pl.DataFrame,
@@ -44,7 +44,7 @@ def ingest_kuairand(
     dict[str, Any],
 ]:
     """Read, check, re-index and sort; bad rows go to quarantine."""
-    tables = kuairand.ingest(Manifest.from_dict(raw_manifest), ingest, engine)
+    tables = ingest(Manifest.from_dict(raw_manifest), options, engine)
     return (
         tables.interactions,
         tables.items,

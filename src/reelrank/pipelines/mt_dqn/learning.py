@@ -114,7 +114,7 @@ def dqn_step(
 
     losses = _supervised_losses(outputs, value_next, rows, context)
     # MT-DQN Eq. 14
-    reward = stream.reward[rows] if options.reward == "composite" else stream.r_immediate[rows]
+    reward = stream.td_reward(rows) if options.reward == "composite" else stream.r_immediate[rows]
     y = td_target(reward, q_next, options.gamma, options.limit)
     q = outputs.q[:, 0]
     error = F.huber_loss(q, y.nan_to_num(0.0), reduction="none", delta=options.huber_delta)
@@ -234,7 +234,7 @@ def _supervised_losses(
     stream, options = context.inputs.stream, context.options
     behaviours = behaviour_losses(outputs.behaviour_logits[:, 0], stream.labels[rows])
     # METHODS §3.9: the composite reward for every model, so that values are comparable
-    y = td_target(stream.reward[rows], value_next, options.gamma, options.limit)
+    y = td_target(stream.td_reward(rows), value_next, options.gamma, options.limit)
     squared = (outputs.value[:, 0] - y.nan_to_num(0.0)) ** 2
     return {
         **dict(zip(BEHAVIOURS, behaviours, strict=True)),

@@ -1,0 +1,219 @@
+"""The whole of `kedro run --pipelines mt_dqn` at tiny sizes, as a user runs it."""
+
+import json
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import nbformat
+import polars as pl
+import pytest
+from kedro.framework.session import KedroSession
+from kedro.io.core import Version
+from kedro.validation.exceptions import ParameterValidationError
+from nbclient import NotebookClient
+
+from reelrank.datasets import CheckpointDataset, ReportDataset, ResultsDataset
+
+VARIANTS = {"mt_dqn", "concat_modal", "vanilla_dqn", "popularity"}
+
+
+@pytest.fixture(scope="module")
+def data_root(run, tmp_path_factory):
+    """The outputs of one run."""
+    folder = tmp_path_factory.mktemp("data")
+    run(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def catalog(data_root, catalog_of):
+    return catalog_of(data_root)
+
+
+def test_every_variant_has_every_metric(catalog):
+    results = catalog["mt_dqn.results"].load()
+    values = results.filter(pl.col("paired_with").is_null())
+    assert set(values["variant"]) == VARIANTS | {"random"}
+    per_variant = values.filter(pl.col("variant") != "random").group_by("variant").agg(
+        pl.struct("metric", "group", "weighting").n_unique()
+    )  # fmt: skip
+    counts = dict(per_variant.iter_rows())
+    # Q's own error exists only where the score is a Q
+    assert counts["mt_dqn"] == counts["vanilla_dqn"] == counts["popularity"] + 2
+    assert (values["data_kind"] == "world").all()
+    assert (values["run_id"] != "").all()
+    judged = values.filter(pl.col("ci_low").is_not_null())
+    assert judged.select((pl.col("ci_low") <= pl.col("ci_high")).all()).item()
+
+
+def test_paired_differences_agree_with_the_values(catalog):
+    results = catalog["mt_dqn.results"].load()
+    key = ["metric", "group", "weighting"]
+    values = results.filter(pl.col("paired_with").is_null())
+    value = {(r["variant"], *(r[k] for k in key)): r["value"] for r in values.iter_rows(named=True)}
+    for row in results.filter(pl.col("paired_with").is_not_null()).iter_rows(named=True):
+        metric = tuple(row[k] for k in key)
+        expected = value[(row["variant"], *metric)] - value[(row["paired_with"], *metric)]
+        assert row["value"] == pytest.approx(expected)
+
+
+def test_the_row_counts_add_up_from_raw_to_events(catalog):
+    report = catalog["kuairand.ingestion_report"].load()
+    read, _, canonical = (step["rows"] for step in report["steps"])
+    dropped = sum(f["duplicates"] + f["bad"] for f in report["files"])
+    assert read - dropped == canonical == catalog["mt_dqn.events"].load().height
+    assert catalog["kuairand.quarantine"].load().height == sum(f["bad"] for f in report["files"])
+
+
+def test_lists_and_their_exclusions_cover_every_evaluated_row(catalog):
+    events = catalog["mt_dqn.events"].load()
+    counts = catalog["mt_dqn.list_counts"].load()
+    assert counts["rows"].sum() == events.filter(pl.col("split") != "train").height
+
+
+class _Text(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.headings, self.urls, self._tag = [], [], ""
+
+    def handle_starttag(self, tag, attrs):
+        self._tag = tag
+        self.urls += [v for k, v in attrs if k in {"src", "href"} and v and v.startswith("http")]
+
+    def handle_data(self, data):
+        if self._tag in {"h1", "h2"} and data.strip():
+            self.headings.append(data.strip())
+
+
+def test_the_report_is_one_page_that_says_it_is_synthetic(data_root):
+    page = (data_root / "08_reporting/report/test/mt_dqn.html").read_text(encoding="utf-8")
+    parser = _Text()
+    parser.feed(page)
+    assert "MT-DQN on KuaiRand" in parser.headings[0]
+    assert "synthetic data" in page
+    assert parser.urls == []
+
+
+def test_figures_and_tables_have_previews(catalog):
+    for name in ("mt_dqn.figure_metrics", "mt_dqn.results", "mt_dqn.mt_dqn_model", "kuairand.interactions"):  # fmt: skip
+        json.dumps(catalog.get(name).preview())
+
+
+def test_a_second_run_keeps_the_first_version(run, data_root, catalog_of, project):
+    first = catalog_of(data_root)["mt_dqn.results"].list_versions(full_path=False)
+    run(data_root, from_nodes=["mt_dqn.evaluate"])
+    results = data_root / "08_reporting/results/mt_dqn"
+    versions = ResultsDataset(filepath=str(results), version=Version(None, None)).list_versions(
+        full_path=False
+    )
+    assert len(versions) == 2 and set(first) < set(versions)
+    earlier = ResultsDataset(filepath=str(results), version=Version(first[0], None)).load()
+    later = ResultsDataset(filepath=str(results), version=Version(None, None)).load()
+    assert earlier.drop("run_id").equals(later.drop("run_id"))
+    assert earlier["run_id"][0] != later["run_id"][0]
+    page = ReportDataset(
+        filepath=str(data_root / "08_reporting/report/test/mt_dqn.html"),
+        version=Version(first[0], None),
+    )
+    assert first[0] in page.load()
+    model = CheckpointDataset(
+        filepath=str(data_root / "06_models/test/mt_dqn/mt_dqn"), version=Version(None, None)
+    )
+    assert model.load().config["name"] == "mt_dqn"
+
+
+def test_the_same_seed_gives_the_same_results(run, data_root, catalog, catalog_of, tmp_path):
+    run(tmp_path)
+    again = catalog_of(tmp_path)["mt_dqn.results"].load()
+    once = catalog["mt_dqn.results"].load()
+    # the configuration names the data folder, so its hash differs
+    assert again.drop("run_id", "config_hash").equals(once.drop("run_id", "config_hash"))
+
+
+def test_the_notebook_runs_on_the_catalog_and_shows_two_versions(data_root, project, monkeypatch):
+    monkeypatch.setenv("REELRANK_ENV", "test")
+    monkeypatch.setenv("REELRANK_DATA_ROOT", str(data_root))
+    notebook = nbformat.read(project / "notebooks/mt_dqn.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells), "notebooks carry no output"
+    client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(project)}})
+    client.execute()
+    text = "\n".join(
+        output.get("text", "") or str(output.get("data", ""))
+        for cell in notebook.cells
+        for output in cell.get("outputs", ())
+    )
+    assert "true_ndcg@5" in text
+
+
+def test_paper_sizes_are_described_without_data(run, catalog_of, tmp_path):
+    run(tmp_path, env="paper", node_names=["mt_dqn.describe_sizes"])
+    sizes = catalog_of(tmp_path, "paper")["mt_dqn.sizes"].load()
+    fusion = sizes.filter(variant="mt_dqn", module="fusion")["parameters"].item()
+    # six layers of 12·768² weights dominate: METHODS Appendix C
+    assert 6 * 12 * 768**2 < fusion < 1.2 * 6 * 12 * 768**2
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"mt_dqn": {"training": {"epoch": 3}}}, "epoch"),
+        ({"mt_dqn": {"learning": {"gamma": 1.5}}}, "gamma"),
+        ({"worlds": {"kuairand": {"users": 50}}}, "users"),
+        ({"kuairand": {"raw": {"kind": "cloud"}}}, "kind"),
+        ({"mt_dqn": {"models": {"mt_dqn": {"fusion": {"heads": 5}}}}}, "heads"),
+    ],
+)
+def test_a_wrong_parameter_is_refused_before_the_first_node(run, tmp_path, params, message):
+    with pytest.raises(ParameterValidationError, match=message):
+        run(tmp_path, params=params)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_files_are_named_with_their_address(run, tmp_path):
+    params = {"kuairand": {"raw": {"kind": "files", "root": str(tmp_path / "nowhere")}}}
+    with pytest.raises(FileNotFoundError, match="user_features_pure.csv") as error:
+        run(tmp_path, pipeline="ingestion", params=params)
+    assert "zenodo.org" in str(error.value) and "nowhere" in str(error.value)
+
+
+def test_an_empty_split_is_said_in_one_sentence(run, tmp_path):
+    params = {"kuairand": {"split": {"train_last_day": "2022-03-01", "val_last_day": "2022-03-02"}}}
+    with pytest.raises(ValueError, match="leaves train and val empty"):
+        run(tmp_path, pipeline="features", params=params)
+
+
+@pytest.mark.slow
+def test_kedro_viz_builds(project, tmp_path):
+    kedro = [sys.executable, "-m", "kedro"]
+    command = [*kedro, "viz", "build", "--include-hooks", "--include-previews"]
+    subprocess.run(command, check=True, cwd=project, capture_output=True, timeout=300)
+    nodes = json.loads((project / "build/api/main").read_text(encoding="utf-8"))
+    names = {node["name"] for node in nodes["nodes"]}
+    assert {"kuairand", "mt_dqn"} <= {n.split(".")[0] for n in names} or "train_mt_dqn" in str(names)
+    layers = nodes["layers"]
+    assert layers == ["raw", "intermediate", "primary", "feature", "model_input", "models", "model_output", "reporting"]  # fmt: skip
+
+
+@pytest.mark.real
+def test_real_rows_run_to_a_report(run, catalog_of, real_data, tmp_path):
+    run(
+        tmp_path,
+        pipeline="features",
+        env="real",
+        params={"raw_root": str(real_data), "engine": {"n_buckets": 2}},
+    )
+    report = catalog_of(tmp_path, "real")["kuairand.ingestion_report"].load()
+    rows = {f["file"]: (f["rows_read"], f["duplicates"], f["bad"]) for f in report["files"]}
+    assert rows["log_standard_4_22_to_5_08_pure.csv"] == (169_924, 4_050, 0)
+    assert report["kind"] == "files"
+
+
+def test_killed_sessions_leave_no_staging(run, data_root):
+    assert list((data_root / "02_intermediate/.staging").iterdir()) == []
+
+
+def test_pipelines_can_be_named_with_either_flag(project):
+    with KedroSession.create(project, env="test") as session:
+        context = session.load_context()
+    assert "mt_dqn.report" in context.catalog
