@@ -39,7 +39,7 @@ test: lint  ## everything that CI checks
 	$(BIN)/pytest
 
 claims: $(STAMP)  ## statistical claims on planted truth (takes a while)
-	$(BIN)/python -m reelrank.pipelines.mt_dqn.claims
+	$(BIN)/python claims/mt_dqn.py
 
 viz: $(STAMP)  ## build the lineage site and serve it
 	$(BIN)/kedro viz run --include-hooks

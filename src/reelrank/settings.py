@@ -1,6 +1,12 @@
 """Project settings, read by Kedro."""
 
+import warnings
+
 from reelrank.hooks import FinishHooks
+
+# Parameters keep their own names (worlds.kuairand) inside namespaces; node diagrams are an experimental feature.
+warnings.filterwarnings("ignore", message="One or more dataset names contain '.'")
+warnings.filterwarnings("ignore", message="The 'preview_fn' feature is experimental")
 
 HOOKS = (FinishHooks(),)
 CONFIG_LOADER_ARGS = {

@@ -172,7 +172,7 @@ def test_a_wrong_parameter_is_refused_before_the_first_node(run, tmp_path, param
 
 def test_missing_files_are_named_with_their_address(run, tmp_path):
     params = {"kuairand": {"raw": {"kind": "files", "root": str(tmp_path / "nowhere")}}}
-    with pytest.raises(FileNotFoundError, match="user_features_pure.csv") as error:
+    with pytest.raises(FileNotFoundError, match=r"user_features_pure\.csv") as error:
         run(tmp_path, pipeline="ingestion", params=params)
     assert "zenodo.org" in str(error.value) and "nowhere" in str(error.value)
 
@@ -190,7 +190,9 @@ def test_kedro_viz_builds(project, tmp_path):
     subprocess.run(command, check=True, cwd=project, capture_output=True, timeout=300)
     nodes = json.loads((project / "build/api/main").read_text(encoding="utf-8"))
     names = {node["name"] for node in nodes["nodes"]}
-    assert {"kuairand", "mt_dqn"} <= {n.split(".")[0] for n in names} or "train_mt_dqn" in str(names)
+    assert {"kuairand", "mt_dqn"} <= {n.split(".")[0] for n in names} or "train_mt_dqn" in str(
+        names
+    )
     layers = nodes["layers"]
     assert layers == ["raw", "intermediate", "primary", "feature", "model_input", "models", "model_output", "reporting"]  # fmt: skip
 

@@ -1,12 +1,9 @@
 import numpy as np
 import polars as pl
-import pytest
 from support.feature_logs import DAY, HOUR, START, items_of
 
 from reelrank.features.candidates import (
     NEVER,
-    NO_ITEM,
-    NegativeSampler,
     availability_ts,
     available_items,
     item_popularity,
@@ -42,20 +39,3 @@ def test_availability_by_hand():
 
 def test_popularity_counts_train_rows():
     assert item_popularity(np.array([2, 0, 2], np.int32), 4).tolist() == [1, 0, 2, 0]
-
-
-def test_draws_follow_popularity_among_the_available():
-    availability = np.array([0, 100, 50, 0, NEVER])
-    sampler = NegativeSampler.fit(availability, np.array([1, 1000, 16, 0, 50]))
-    ts = np.array([-1, 0, 60, 100])
-    drawn = sampler.sample(ts, 20_000, np.random.default_rng(0))
-    assert drawn.dtype == np.int32
-    assert set(drawn[0]) == {NO_ITEM}
-    assert set(drawn[1]) == {0}
-    assert (drawn[2] == 2).mean() == pytest.approx(8 / 9, abs=0.01)  # 16^0.75 = 8
-    assert set(drawn[3]) == {0, 1, 2}
-
-
-def test_nothing_popular_means_no_negatives():
-    sampler = NegativeSampler.fit(np.array([0, 0]), np.array([0, 0]))
-    assert (sampler.sample(np.array([5]), 3, np.random.default_rng(0)) == NO_ITEM).all()

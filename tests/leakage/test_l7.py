@@ -1,17 +1,16 @@
 """L7: candidates are uploaded and were seen in the catalogue before t."""
 
-import numpy as np
 import polars as pl
 import pytest
+import torch
 from support.feature_logs import DAY, N_ITEMS, START, items_of, random_log
 
 from reelrank.features.candidates import (
-    NO_ITEM,
-    NegativeSampler,
     availability_ts,
     available_items,
     item_popularity,
 )
+from reelrank.models.negatives import NO_ITEM, NegativeSampler
 
 LOG = random_log(seed=2, n_rows=60, days=8)
 UPLOADS = [None if i % 4 == 0 else START + (i - 6) * DAY // 2 for i in range(N_ITEMS)]
@@ -30,9 +29,9 @@ def of_first_exposures_alone(events, items):
 def check(availability_of):
     availability = availability_of(LOG, ITEMS)
     sampler = NegativeSampler.fit(availability, item_popularity(LOG["item_id"].to_numpy(), N_ITEMS))
-    rng = np.random.default_rng(0)
+    generator = torch.Generator().manual_seed(0)
     for ts_ms in LOG["ts_ms"].unique().sort().to_list():
-        drawn = set(sampler.sample(np.array([ts_ms]), 50, rng).ravel().tolist()) - {NO_ITEM}
+        drawn = set(sampler.sample(torch.tensor([ts_ms]), 50, generator)[0].tolist()) - {NO_ITEM}
         for item in drawn | set(available_items(availability, ts_ms).tolist()):
             upload = UPLOADS[item]
             shown_before = (LOG.filter(pl.col("item_id") == item)["ts_ms"] < ts_ms).any()

@@ -4,10 +4,11 @@ import numpy as np
 import polars as pl
 import torch
 
-from reelrank.features.candidates import NegativeSampler, availability_ts, item_popularity
+from reelrank.features.candidates import availability_ts, item_popularity
 from reelrank.models.event_stream import EventStream
 from reelrank.models.inputs import InputSpec, ModelInputs
 from reelrank.models.item_tokens import ItemTokens
+from reelrank.models.negatives import NegativeSampler
 from reelrank.models.options import FusionOptions, TGNNOptions
 from reelrank.models.registry import build
 from reelrank.models.user_features import UserFeatures

@@ -1,11 +1,9 @@
-"""Which items may be candidates at a time, and negatives drawn from them.
+"""Which items may be candidates at a time.
 
-Source: METHODS §1.5 L2, L7; §3.7.
+Source: METHODS §1.5 L2, L7.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +11,6 @@ import polars as pl
 
 NEVER = np.iinfo(np.int64).max
 FIRST_DAY_MS = 24 * 3_600_000
-POPULARITY_POWER = 0.75  # METHODS §3.7 [D]
-NO_ITEM = -1
 
 
 def availability_ts(events: pl.DataFrame, items: pl.DataFrame) -> npt.NDArray[np.int64]:
@@ -53,50 +49,3 @@ def available_items(availability: npt.NDArray[np.int64], ts_ms: int) -> npt.NDAr
 def item_popularity(train_item_ids: npt.NDArray[np.int32], n_items: int) -> npt.NDArray[np.int64]:
     """(n_items,) exposures of each item among the train rows (L2)."""
     return np.bincount(train_item_ids, minlength=n_items)
-
-
-@dataclass(frozen=True)
-class NegativeSampler:
-    """Draws items available at a time with probability ∝ (train popularity)^0.75 (METHODS §3.7)."""
-
-    items: npt.NDArray[np.int32]  # by availability
-    availability: npt.NDArray[np.int64]  # of `items`, ascending
-    cumulative_weight: npt.NDArray[np.float64]  # (n+1,), starts with 0
-
-    @classmethod
-    def fit(
-        cls, availability: npt.NDArray[np.int64], popularity: npt.NDArray[np.int64]
-    ) -> NegativeSampler:
-        """Prepare draws.
-
-        Args:
-            availability: (n_items,) from ``availability_ts``.
-            popularity: (n_items,) from ``item_popularity``; items without train exposures are never drawn.
-        """
-        order = np.argsort(availability, kind="stable")
-        order = order[popularity[order] > 0]
-        weights = popularity[order].astype(np.float64) ** POPULARITY_POWER
-        return cls(order.astype(np.int32), availability[order], np.append(0.0, np.cumsum(weights)))
-
-    def sample(
-        self, ts_ms: npt.NDArray[np.int64], n: int, rng: np.random.Generator
-    ) -> npt.NDArray[np.int32]:
-        """Draw with replacement; the logged item is not excluded.
-
-        Args:
-            ts_ms: (B,) times.
-            n: draws per time.
-            rng: source of randomness.
-
-        Returns:
-            (B, n) item ids, ``NO_ITEM`` in a row before whose time nothing was available.
-        """
-        n_available = np.searchsorted(self.availability, ts_ms, side="right")
-        total = self.cumulative_weight[n_available]
-        draw = rng.random((len(ts_ms), n)) * total[:, None]
-        slot = np.searchsorted(self.cumulative_weight, draw, side="right") - 1
-        # rounding may lift a draw to the total itself
-        slot = np.minimum(slot, n_available[:, None] - 1)
-        if not len(self.items):
-            return np.full(slot.shape, NO_ITEM, np.int32)
-        return np.where(n_available[:, None] > 0, self.items[slot], NO_ITEM).astype(np.int32)

@@ -15,8 +15,8 @@ from support.toy_log import (
 )
 from torch import nn
 
-from reelrank.features.candidates import NegativeSampler
 from reelrank.models.inputs import InputSpec
+from reelrank.models.negatives import NegativeSampler
 from reelrank.models.policy import Outputs, RankingModel
 from reelrank.pipelines.mt_dqn import learning
 from reelrank.pipelines.mt_dqn.learning import (

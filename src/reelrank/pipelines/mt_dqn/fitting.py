@@ -9,11 +9,12 @@ import polars as pl
 import torch
 
 from reelrank.evaluation.results import code_version
-from reelrank.features.candidates import NegativeSampler, availability_ts, item_popularity
+from reelrank.features.candidates import availability_ts, item_popularity
 from reelrank.models import registry
 from reelrank.models.event_stream import EventStream
 from reelrank.models.inputs import InputSpec, ModelInputs
 from reelrank.models.item_tokens import ItemTokens
+from reelrank.models.negatives import NegativeSampler
 from reelrank.models.policy import RankingModel
 from reelrank.models.user_features import UserFeatures
 from reelrank.options import Options, digest
@@ -81,7 +82,8 @@ def train(
     inputs = tables.model_inputs(training.device)
     train_rows = tables.events.filter(pl.col("split") == "train", pl.col("is_rand") == 0)
     popularity = item_popularity(train_rows["item_id"].to_numpy(), tables.items.height)
-    sampler = NegativeSampler.fit(availability_ts(tables.events, tables.items), popularity)
+    available = availability_ts(tables.events, tables.items)
+    sampler = NegativeSampler.fit(available, popularity, inputs.device)
     spec = InputSpec.of(inputs)
     seed_everything(training.seed)
     network = registry.build(name, model, spec).to(inputs.device)

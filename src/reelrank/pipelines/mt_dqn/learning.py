@@ -12,15 +12,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reelrank.features.candidates import NegativeSampler
 from reelrank.models.event_stream import BEHAVIOURS
 from reelrank.models.inputs import ModelInputs
+from reelrank.models.negatives import NegativeSampler
 from reelrank.models.policy import Outputs, RankingModel
 from reelrank.pipelines.mt_dqn.lists import ListBatch
 from reelrank.pipelines.mt_dqn.losses import behaviour_losses, best_next, masked_mean, td_target
@@ -74,10 +73,7 @@ def draw_candidates(
     Returns:
         items (B, 1 + n) and whether each is a candidate (false where nothing could be drawn).
     """
-    # one implementation of the draw, seeded from the run's generator so that a resumed run draws the same
-    seed = torch.randint(2**62, (), generator=generator, device=generator.device)
-    drawn = sampler.sample(ts.cpu().numpy(), n, np.random.default_rng(int(seed)))
-    negatives = torch.from_numpy(drawn.astype(np.int64)).to(items.device)
+    negatives = sampler.sample(ts, n, generator)
     candidates = torch.cat([items.unsqueeze(1), negatives], dim=1)
     return candidates.clamp_min(0), candidates >= 0
 
