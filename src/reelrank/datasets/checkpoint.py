@@ -4,34 +4,17 @@ from __future__ import annotations
 
 import json
 import uuid
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
-from kedro.io.core import AbstractVersionedDataset, Version
 from kedro_datasets._typing import JSONPreview
 
 from reelrank.datasets.atomic import replace_folder
+from reelrank.datasets.versioned import LocalVersionedDataset
 from reelrank.training.artifact import ModelCheckpoint
 
 
-class CheckpointDataset(AbstractVersionedDataset[ModelCheckpoint, ModelCheckpoint]):
-    """A folder with ``best`` and ``last`` weights and the JSON to rebuild the model.
-
-    Args:
-        filepath: the folder, or with ``versioned: true`` the folder of versions.
-        version: set by Kedro.
-        metadata: anything; Kedro-Viz reads its layer here.
-    """
-
-    def __init__(
-        self,
-        *,
-        filepath: str,
-        version: Version | None = None,
-        metadata: dict[str, Any] | None = None,
-    ) -> None:
-        self.metadata = metadata
-        super().__init__(filepath=PurePosixPath(filepath), version=version)
+class CheckpointDataset(LocalVersionedDataset[ModelCheckpoint]):
+    """A folder with ``best`` and ``last`` weights and the JSON to rebuild the model."""
 
     def load(self) -> ModelCheckpoint:
         """Read both state dicts and the config."""
@@ -48,6 +31,3 @@ class CheckpointDataset(AbstractVersionedDataset[ModelCheckpoint, ModelCheckpoin
         """The config for Kedro-Viz."""
         stored = json.loads((Path(self._get_load_path()) / "best" / "checkpoint.json").read_text())
         return JSONPreview(json.dumps(stored["config"]))
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath), "version": self._version}

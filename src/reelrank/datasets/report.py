@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
-from typing import Any
-
-from kedro.io.core import AbstractVersionedDataset, Version
 
 from reelrank.datasets.atomic import replace_file
+from reelrank.datasets.versioned import LocalVersionedDataset
 
 
-class ReportDataset(AbstractVersionedDataset[str, str]):
+class ReportDataset(LocalVersionedDataset[str]):
     """One self-contained HTML page.
 
     A version is stored as ``versions/<run id>/<name>.html``; the newest is also at ``filepath`` itself.
-
-    Args:
-        filepath: where people open the page.
-        version: set by Kedro.
-        metadata: anything; Kedro-Viz reads its layer here.
     """
-
-    def __init__(
-        self,
-        *,
-        filepath: str,
-        version: Version | None = None,
-        metadata: dict[str, Any] | None = None,
-    ) -> None:
-        self.metadata = metadata
-        super().__init__(filepath=PurePosixPath(filepath), version=version)
 
     def load(self) -> str:
         """Read the page."""
@@ -43,6 +26,3 @@ class ReportDataset(AbstractVersionedDataset[str, str]):
 
     def _get_versioned_path(self, version: str) -> PurePosixPath:
         return self._filepath.parent / "versions" / version / self._filepath.name
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath), "version": self._version}

@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import polars as pl
-from kedro.io.core import AbstractVersionedDataset, Version, VersionNotFoundError
+from kedro.io.core import VersionNotFoundError
 from kedro_datasets._typing import TablePreview
 
 from reelrank.datasets.atomic import replace_file
+from reelrank.datasets.versioned import LocalVersionedDataset
 
 
-class TableDataset(AbstractVersionedDataset[pl.DataFrame, pl.DataFrame]):
-    """One Polars frame in one Parquet file.
-
-    Args:
-        filepath: the file, or with ``versioned: true`` the folder of versions.
-        version: set by Kedro.
-        metadata: anything; Kedro-Viz reads its layer here.
-    """
-
-    def __init__(
-        self,
-        *,
-        filepath: str,
-        version: Version | None = None,
-        metadata: dict[str, Any] | None = None,
-    ) -> None:
-        self.metadata = metadata
-        super().__init__(filepath=PurePosixPath(filepath), version=version)
+class TableDataset(LocalVersionedDataset[pl.DataFrame]):
+    """One Polars frame in one Parquet file."""
 
     def load(self) -> pl.DataFrame:
         """Read the frame."""
@@ -44,9 +28,6 @@ class TableDataset(AbstractVersionedDataset[pl.DataFrame, pl.DataFrame]):
         """First rows for Kedro-Viz; lists are shown by their first values."""
         frame = pl.scan_parquet(Path(self._get_load_path())).head(nrows).collect()
         return table_preview(frame)
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath), "version": self._version}
 
 
 class ResultsDataset(TableDataset):
