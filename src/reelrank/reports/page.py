@@ -31,13 +31,18 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table; the first column names the row, the others are aligned as numbers where ``numeric``."""
+    """A table; columns of numbers are aligned right, columns of words left."""
 
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     note: str = ""
-    numeric: bool = True
+
+    @property
+    def words(self) -> frozenset[int]:
+        """Columns that hold words: the first, and those that sort by them."""
+        sorts = {i for row in self.rows for i, cell in enumerate(row) if isinstance(cell.sort, str)}
+        return frozenset({0} | sorts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ VARIANT_COLOURS = {
     "concat_modal": "#c7833b",
     "vanilla_dqn": "#5a9a76",
     "popularity": NEUTRAL,
+    "random": "#c9ced6",
 }
 MODALITY_COLOURS = {"visual": "#7d6cb3", "audio": "#c0637b", "text": "#3f97a3"}
 SPLIT_COLOURS = {"train": NEUTRAL, "val": "#a9bfd6", "test": ACCENT}
@@ -26,6 +27,7 @@ LABELS = {
     "concat_modal": "Concat-Modal",
     "vanilla_dqn": "Vanilla-DQN",
     "popularity": "Popularity",
+    "random": "Random order",
 }
 
 

@@ -138,9 +138,9 @@ def variant_estimates(
 ) -> Estimates:
     """All that is measured of one variant without a truth."""
     return {
-        **behaviour_estimates(impressions, events, bootstrap),
         **list_estimates(lists, bootstrap, k),
         **catalogue_estimates(targets, bootstrap, k),
+        **behaviour_estimates(impressions, events, bootstrap),
         **value_estimates(impressions, events, bootstrap, learns_q=learns_q),
     }
 

@@ -246,7 +246,7 @@ def evaluate(
         predictions[f"{MAIN}_lists"].with_columns(score=0.0), bootstrap, evaluation.k
     )
     for variant, table in judge.truth_estimates(true_ndcg, bootstrap, evaluation.k).items():
-        estimates[variant] |= table
+        estimates[variant] = {**table, **estimates[variant]}
     return results_frame(
         judge.result_rows(estimates, MAIN),
         system="mt_dqn",

@@ -199,7 +199,7 @@ def _ingestion_text(report: dict[str, Any]) -> str:
 def _positives(events: pl.DataFrame) -> Table:
     """How many of each feedback every part holds: rare ones must be seen to be rare."""
     counts = (
-        events.filter(is_rand=0).group_by("split").agg(pl.len(), *(pl.col(f).sum() for f in FEEDBACKS)).sort("split")
+        events.filter(is_rand=0).group_by("split").agg(pl.len().alias("rows"), *(pl.col(f).sum() for f in FEEDBACKS)).sort("split")
     )  # fmt: skip
     return _frame_table("Rows and positives by part, random exposures left out", counts)
 

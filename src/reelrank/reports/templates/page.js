@@ -36,7 +36,7 @@ function fold(layout, heights, gap) {
       if (i >= heights.length) break;
       const name = i === 0 ? "" : i + 1;
       const bottom = 1 - (y + heights[i]) / inner;
-      Object.assign(layout["xaxis" + name], { domain: column ? [0.57, 1] : [0, 0.43] });
+      Object.assign(layout["xaxis" + name], { domain: column ? [0.61, 1] : [0, 0.39] });
       Object.assign(layout["yaxis" + name], { domain: [Math.max(0, bottom), 1 - y / inner] });
     }
     y += height + gap;
