@@ -25,6 +25,7 @@ from reelrank.reports.panels import (
     facets,
     faded,
     interval_text,
+    metric_title,
     not_empty,
     opacity,
     require,
@@ -65,8 +66,9 @@ def learning_curves(history: pl.DataFrame) -> go.Figure:
                 hovertemplate=f"{theme.variant_label(variant)}<br>step %{{x:,}}, epoch %{{customdata}}<br>{name} %{{y:.4g}}<extra></extra>",
                 row=row, col=1,
             )  # fmt: skip
-        figure.update_yaxes(title_text=name, nticks=4, row=row, col=1)
-    figure.update_xaxes(title_text="training step (batches)", row=len(curves), col=1)
+        title = metric_title(name, "all").replace("val ", "validation ")
+        figure.update_yaxes(title_text=title, nticks=4, row=row, col=1)
+    figure.update_xaxes(title_text="training step (batches)", matches="x")
     epochs = count(history["epoch"].n_unique(), "epoch")
     return titled(figure, "Learning curves", f"{count(len(variants), 'model')}, {epochs}")
 
@@ -211,6 +213,7 @@ def attention_heatmap(mass: npt.ArrayLike) -> go.Figure:
         margin={"t": TOP + 20},
         coloraxis={"cmin": 0, "cmax": 1, "showscale": False},
     )
+    figure.update_annotations(font_size=13)  # the panels' titles
     figure.update_xaxes(showgrid=False, title_text="to (keys)", tickangle=0)
     figure.update_yaxes(showgrid=False, autorange="reversed")
     figure.update_yaxes(title_text="from (queries)", col=1)
@@ -357,7 +360,7 @@ def ingestion_steps(report: Mapping[str, Any]) -> go.Figure:
     figure = facets([34 * len(steps)])
     figure.add_bar(
         x=rows, y=[str(step["step"]) for step in steps], orientation="h", text=text,
-        textposition="auto", cliponaxis=False, marker={"color": theme.ACCENT}, showlegend=False,
+        textposition="auto", constraintext="none", textfont_size=12, cliponaxis=False, marker={"color": theme.ACCENT}, showlegend=False,
         hovertemplate="%{y}: %{x:,} rows<extra></extra>",
     )  # fmt: skip
     figure.update_xaxes(title_text="rows", rangemode="tozero", nticks=5)
@@ -376,14 +379,15 @@ def split_sizes(sizes: pl.DataFrame) -> go.Figure:
     """
     require(sizes, "split")
     things = [name for name, dtype in sizes.schema.items() if dtype.is_integer()]
-    not_empty(things and sizes["split"], "split_sizes", "nothing is counted")
+    not_empty(things, "split_sizes", "no integer column")
+    not_empty(sizes, "split_sizes", "no split")
     splits = sizes["split"].cast(pl.String).to_list()
     figure = facets([LINE * sizes.height] * len(things))
     for index, thing in enumerate(things, start=1):
         figure.add_bar(
             x=sizes[thing], y=splits, orientation="h", showlegend=False,
             marker={"color": [theme.SPLIT_COLOURS.get(s, theme.NEUTRAL) for s in splits]},
-            text=[f"{n:,}" for n in sizes[thing]], textposition="auto", cliponaxis=False,
+            text=[f"{n:,}" for n in sizes[thing]], textposition="auto", constraintext="none", textfont_size=12, cliponaxis=False,
             hovertemplate=f"%{{y}}: %{{x:,}} {thing}<extra></extra>", row=index, col=1,
         )  # fmt: skip
         figure.update_xaxes(title_text=thing, rangemode="tozero", nticks=5, row=index, col=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence, Sized
 from typing import Any
 
@@ -14,6 +15,7 @@ from reelrank.reports import theme
 LOWER_IS_BETTER = frozenset(
     {"value_mse", "value_mae", "reward_mse", "log_loss", "brier", "ece", "gini", "clip_rate"}
 )
+_ACRONYM = re.compile(r"(ndcg|hr|mrr|f1|ap|auc|gauc|xauc|gxauc|mse|mae|ece|wtg|ncis|dr|ess)(@|$)")
 TOP, BOTTOM, GAP, LINE = 100, 56, 66, 26  # pixels
 
 
@@ -50,7 +52,8 @@ def by_metric(rows: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
 
 def metric_title(metric: str, group: str, weighting: str = "") -> str:
     """A metric as a reader sees it: what it is of, how it was averaged, and which way is better."""
-    parts = [metric.replace("ndcg", "NDCG").replace("_", " ")]
+    words = [word.upper() if _ACRONYM.match(word) else word for word in metric.split("_")]
+    parts = [" ".join(words)]
     parts += [group.replace("_", " ")] if group != "all" else []
     parts += [weighting] if weighting else []
     return " · ".join(parts) + (" (lower is better)" if metric in LOWER_IS_BETTER else "")
@@ -65,7 +68,7 @@ def error_bar(part: pl.DataFrame) -> dict[str, Any]:
         "arrayminus": part["value"] - part["ci_low"],
         "thickness": 1.5,
         "width": 4,
-        "color": theme.NEUTRAL,
+        "color": theme.WHISKER,
     }
 
 
@@ -81,7 +84,7 @@ def interval_text(part: pl.DataFrame) -> list[str]:
 
 def opacity(part: pl.DataFrame) -> list[float]:
     """Unreliable values are pale."""
-    return [1.0 if reliable else 0.3 for reliable in part["reliable"]]
+    return [1.0 if reliable else 0.4 for reliable in part["reliable"]]
 
 
 def faded(colour: str, alpha: float = 0.16) -> str:

@@ -7,8 +7,9 @@ from zlib import crc32
 import plotly.graph_objects as go
 
 FONT = 'Inter, system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
-ACCENT = "#3a6ea5"
+ACCENT = "#3f78b5"
 NEUTRAL = "#8b919a"
+WHISKER = "#6b7380"
 
 VARIANT_COLOURS = {
     "mt_dqn": ACCENT,
@@ -43,14 +44,19 @@ def variant_label(variant: str) -> str:
 
 def template(*, dark: bool = False) -> go.layout.Template:
     """The Plotly template. Figures carry the light one; the page swaps it for the dark one where the reader's system is dark."""
-    ink, muted, grid = (
-        ("#e6e8eb", "#a2a9b3", "#2c323a") if dark else ("#1f2328", "#5f6773", "#e7e9ec")
+    ink, muted, grid, zero = (
+        ("#e6e8eb", "#a2a9b3", "#2c323a", "#4a525d")
+        if dark
+        else ("#1f2328", "#5f6773", "#e7e9ec", "#bfc5cd")
     )
     axis = {
         "gridcolor": grid,
         "linecolor": grid,
-        "zerolinecolor": muted,
+        "zerolinecolor": zero,
         "zerolinewidth": 1,
+        "ticks": "outside",
+        "ticklen": 5,
+        "tickcolor": "rgba(0,0,0,0)",  # a gap between labels and axis
         "tickfont": {"color": muted, "size": 12},
         "title": {"font": {"color": muted, "size": 12}, "standoff": 8},
         "automargin": True,

@@ -45,10 +45,13 @@ function fold(layout, heights, gap) {
   return layout;
 }
 
-function draw(mode) {
+const PAPER_WIDTH = 660;
+
+function draw(paper) {
   for (const { plot, spec } of charts) {
-    const layout = arrange(spec, plot.clientWidth);
-    layout.template = themes[mode ?? (dark.matches ? "dark" : "light")];
+    const layout = arrange(spec, paper ? PAPER_WIDTH : plot.clientWidth);
+    if (paper) layout.width = PAPER_WIDTH;
+    layout.template = themes[!paper && dark.matches ? "dark" : "light"];
     plot.style.minHeight = layout.height + "px";
     Plotly.react(plot, spec.data, layout, { displayModeBar: false, responsive: true });
   }
@@ -56,12 +59,12 @@ function draw(mode) {
 
 let width = innerWidth;
 addEventListener("resize", () => {
-  if (innerWidth !== width) { width = innerWidth; draw(); }
+  if (innerWidth !== width) { width = innerWidth; draw(false); }
 });
-dark.addEventListener("change", () => draw());
-addEventListener("beforeprint", () => draw("light"));
-addEventListener("afterprint", () => draw());
-draw();
+dark.addEventListener("change", () => draw(false));
+addEventListener("beforeprint", () => draw(true));
+addEventListener("afterprint", () => draw(false));
+draw(false);
 
 for (const table of document.querySelectorAll("table")) {
   const heads = [...table.tHead.rows[0].cells];
