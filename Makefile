@@ -41,7 +41,7 @@ test: lint  ## everything that CI checks
 claims: $(STAMP)  ## statistical claims on planted truth (takes a while)
 	$(BIN)/python claims/mt_dqn.py
 
-viz: $(STAMP)  ## build the lineage site and serve it
+viz: $(STAMP)  ## lineage in the browser
 	$(BIN)/kedro viz run --include-hooks
 
 notebook: $(STAMP)  ## JupyterLab on the catalog
@@ -51,12 +51,13 @@ bench: $(STAMP)  ## one benchmark: make bench NAME=world
 	@test -n "$(NAME)" || { ls benchmarks/*.py | xargs -n1 basename | sed 's/\.py$$//'; exit 2; }
 	$(BIN)/python benchmarks/$(NAME).py
 
-docs: $(STAMP)  ## data dictionary, from the table declarations
+docs: $(STAMP)  ## data dictionary from the table declarations, README's numbers from the newest run
 	$(BIN)/python docs/make_data_dictionary.py
+	$(BIN)/python docs/make_numbers.py
 
 prune: $(STAMP)  ## drop all but the newest KEEP=5 versions of versioned outputs
 	$(BIN)/python -m reelrank.datasets.prune --keep $(KEEP)
 
-clean:  ## remove everything that runs made (data/, build/)
-	find data -mindepth 2 ! -name .gitkeep -delete
-	rm -rf build .viz
+clean:  ## remove what runs made; raw files that you put into data/01_raw stay
+	rm -rf data/01_raw/sample data/01_raw/test data/01_raw/*/*_manifest.json build .viz
+	find data -mindepth 2 -path 'data/0[2-8]_*' ! -name .gitkeep -delete

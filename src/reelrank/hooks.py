@@ -1,4 +1,4 @@
-"""What happens around a run: name the reports at its end, sweep up after killed ones."""
+"""What happens around a run: refuse wrong parameters, sweep up after killed runs, name the reports at the end."""
 
 from __future__ import annotations
 
@@ -7,14 +7,31 @@ import time
 from pathlib import Path
 from typing import Any
 
+from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
+from kedro.validation.exceptions import ParameterValidationError
 from rich.console import Console
 
 from reelrank.datasets.report import ReportDataset
 
 STALE_STAGING_S = 24 * 3600
+
+
+class ParameterHooks:
+    """Refuse a wrong parameter before anything runs, with its path."""
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Check the whole tree of parameters."""
+        from reelrank.parameters import check_parameters  # noqa: PLC0415 (reads options of all packages)
+
+        wrong = check_parameters(context.config_loader["parameters"])
+        if wrong:
+            raise ParameterValidationError(
+                "Wrong parameters:\n" + "\n".join(f"- {w}" for w in wrong)
+            )
 
 
 class FinishHooks:
@@ -41,5 +58,9 @@ class FinishHooks:
         options = engine.load()
         staging = Path(options["staging"] if isinstance(options, dict) else options.staging)
         for folder in staging.glob("*"):
-            if time.time() - folder.stat().st_mtime > STALE_STAGING_S:
+            try:
+                age_s = time.time() - folder.stat().st_mtime
+            except FileNotFoundError:  # another run has just finished with it
+                continue
+            if age_s > STALE_STAGING_S:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -76,7 +76,7 @@ def test_bars_leave_out_what_has_no_value_and_pale_what_is_unreliable():
     figure = figures.metric_bars(RESULTS)
     assert len(figure.data) == 1
     assert list(figure.data[0].x) == [0.7, 0.5]
-    assert list(figure.data[0].marker.opacity) == [1.0, 0.3]
+    assert list(figure.data[0].marker.opacity) == [1.0, 0.4]
 
 
 def test_ingestion_counts_are_exact():

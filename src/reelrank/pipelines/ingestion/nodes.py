@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import polars as pl
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from reelrank.buckets import BucketedTable, EngineOptions
 from reelrank.options import Options
@@ -23,6 +23,14 @@ class RawOptions(Options):
     )
     root: Path = Field(description="folder that holds the official folders")
     variant: Literal["pure", "1k", "27k"] = Field("pure", description="release of KuaiRand")
+
+    @model_validator(mode="after")
+    def _world_is_pure(self) -> Self:
+        if self.kind == "world" and self.variant != "pure":
+            raise ValueError(
+                f"the sample world is written as pure, not {self.variant}; use kind: files"
+            )
+        return self
 
 
 def provide_kuairand(raw: RawOptions, world: WorldOptions) -> dict[str, Any]:

@@ -45,7 +45,7 @@ function fold(layout, heights, gap) {
   return layout;
 }
 
-const PAPER_WIDTH = 660;
+const PAPER_WIDTH = 760; // wide enough for two columns; the browser shrinks the page to fit
 
 function draw(paper) {
   for (const { plot, spec } of charts) {
