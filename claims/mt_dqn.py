@@ -96,7 +96,7 @@ def judge(seed: int, scratch: Path) -> Iterator[Verdict]:
 
     log.info("seed %d: labels shuffled", seed)
     folder = scratch / "shuffled"
-    prepared = run(seeded(seed), folder, to_nodes=["mt_dqn.assemble"])
+    prepared = run(seeded(seed), folder, to_nodes=["mt_dqn.assemble", "mt_dqn.describe_sizes"])
     prepared["mt_dqn.events"].save(shuffle_labels(prepared["mt_dqn.events"].load(), seed))
     shuffled = run(seeded(seed), folder, from_inputs=["mt_dqn.events"])
     for metric in METRICS:

@@ -44,7 +44,9 @@ def table(results: pl.DataFrame) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--results", type=Path, default=ROOT / "data/08_reporting/results/sample/mt_dqn")
+    parser.add_argument(
+        "--results", type=Path, default=ROOT / "data/08_reporting/results/sample/mt_dqn"
+    )
     newest = max(parser.parse_args().results.glob("*.parquet"))
     loaded = pl.read_parquet(newest)
     if loaded["data_kind"][0] != "world":

@@ -40,7 +40,9 @@ def lineage(browser: Browser) -> None:
     page = browser.new_page(viewport={"width": 1700, "height": 1000})
     page.goto(f"http://127.0.0.1:{server.server_port}/?pid=mt_dqn&expandAllPipelines=true")
     page.wait_for_timeout(5000)
-    page.locator("[class*='feature-hint'] [class*='close']").first.click()  # the tour of a first visit
+    page.locator(
+        "[class*='feature-hint'] [class*='close']"
+    ).first.click()  # the tour of a first visit
     page.wait_for_timeout(9000)
     page.screenshot(path=IMAGES / "lineage.png")
     server.shutdown()

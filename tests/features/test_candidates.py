@@ -5,7 +5,6 @@ from support.feature_logs import DAY, HOUR, START, items_of
 from reelrank.features.candidates import (
     NEVER,
     availability_ts,
-    available_items,
     item_popularity,
 )
 
@@ -33,8 +32,8 @@ def test_availability_by_hand():
     ]
     availability = availability_ts(EVENTS, ITEMS)
     assert availability.tolist() == expected
-    assert available_items(availability, START + 2 * HOUR).tolist() == [0, 1, 2]
-    assert available_items(availability, START + HOUR).tolist() == [0]
+    assert np.flatnonzero(availability <= START + 2 * HOUR).tolist() == [0, 1, 2]
+    assert np.flatnonzero(availability <= START + HOUR).tolist() == [0]
 
 
 def test_popularity_counts_train_rows():

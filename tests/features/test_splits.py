@@ -98,3 +98,14 @@ def test_splits_of_no_rows():
     cuts = time_cuts(SplitOptions(), local_ms(4, 8), local_ms(5, 8))
     empty = log_of(user_id=[0], item_id=[0], ts_ms=[0]).clear()
     assert assign_split(empty, cuts).schema == pl.Schema(Splits.polars_schema())
+
+
+@pytest.mark.parametrize(
+    ("share", "rule"), [(0.2, "kuairand_time"), (0.19, "kuairand_time_fraction")]
+)
+def test_auto_takes_the_fixed_dates_only_if_they_leave_enough_in_train(share, rule):
+    options = SplitOptions(rule="auto")
+    assert options.resolved(share).rule == rule
+    assert SplitOptions().resolved(0.0).rule == "kuairand_time"
+    with pytest.raises(ValueError, match="resolved"):
+        time_cuts(options, 0, 1)

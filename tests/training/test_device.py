@@ -8,8 +8,6 @@ def test_auto_takes_an_accelerator_where_there_is_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert pick_device("auto").type == "cuda"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert pick_device("auto").type == "mps"
     assert pick_device("cpu").type == "cpu"
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from functools import cache
-from pathlib import Path
 
 import polars as pl
 
-import reelrank
 from reelrank.evaluation.uncertainty import Difference, Estimate
+from reelrank.provenance import code_version
 from reelrank.tables import Results
 
 OPTIONAL = {"run_id": "", "track": "honest", "experiment": None, "cell": None}
@@ -91,13 +88,3 @@ def results_frame(rows: Iterable[ResultRow], **common: str | int | None) -> pl.D
             *(pl.lit(value, schema[name]).alias(name) for name, value in constants.items()),
         )
     )
-
-
-@cache
-def code_version() -> str:
-    """Package version + first 8 hex digits of the SHA-256 of its Python sources: rows of two versions never share a table."""
-    root = Path(reelrank.__file__).parent
-    sources = hashlib.sha256()
-    for file in sorted(root.rglob("*.py")):
-        sources.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
-    return f"{reelrank.__version__}+{sources.hexdigest()[:8]}"

@@ -41,11 +41,6 @@ def availability_ts(events: pl.DataFrame, items: pl.DataFrame) -> npt.NDArray[np
     return first.select(available.cast(pl.Int64)).to_series().to_numpy()
 
 
-def available_items(availability: npt.NDArray[np.int64], ts_ms: int) -> npt.NDArray[np.int32]:
-    """Ids of the items that are candidates at ``ts_ms``, ascending."""
-    return np.flatnonzero(availability <= ts_ms).astype(np.int32)
-
-
 def item_popularity(train_item_ids: npt.NDArray[np.int32], n_items: int) -> npt.NDArray[np.int64]:
     """(n_items,) exposures of each item among the train rows (L2)."""
     return np.bincount(train_item_ids, minlength=n_items)

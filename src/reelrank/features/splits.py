@@ -24,9 +24,16 @@ LOCAL_TIME = timezone(timedelta(hours=8))  # Asia/Shanghai has had no summer tim
 class SplitOptions(Options):
     """Which rows are train, val and test. Days are local (Asia/Shanghai)."""
 
-    rule: Literal["kuairand_time", "kuairand_time_fraction"] = Field(
+    rule: Literal["kuairand_time", "kuairand_time_fraction", "auto"] = Field(
         "kuairand_time",
-        description="kuairand_time: fixed cut dates; kuairand_time_fraction: shares of the log's own days",
+        description="kuairand_time: fixed cut dates; kuairand_time_fraction: shares of the log's own days; auto: the "
+        "fixed dates if they leave min_train_share of the rows in train, else shares",
+    )
+    min_train_share: float = Field(
+        0.2,
+        gt=0,
+        lt=1,
+        description="share of rows before val from which auto takes the fixed dates [D]",
     )
     train_last_day: date = Field(
         date(2022, 4, 18),
@@ -56,6 +63,23 @@ class SplitOptions(Options):
             raise ValueError("train_fraction + val_fraction must leave days for test")
         return self
 
+    @property
+    def fixed_val_start_ms(self) -> int:
+        """Where val starts under the fixed dates, UTC epoch ms."""
+        return _day_start_ms(self.train_last_day + timedelta(days=1))
+
+    def resolved(self, train_share: float) -> Self:
+        """The options with ``auto`` replaced by the rule that suits the log.
+
+        Args:
+            train_share: share of the log's rows before ``fixed_val_start_ms``.
+        """
+        if self.rule != "auto":
+            return self
+        fits = train_share >= self.min_train_share
+        rule = "kuairand_time" if fits else "kuairand_time_fraction"
+        return self.model_copy(update={"rule": rule})
+
 
 class Cuts(Options):
     """Boundaries of the parts: train = [start, train_end), val = [train_end, val_end), test = [val_end, end), UTC epoch ms."""
@@ -82,8 +106,10 @@ def time_cuts(options: SplitOptions, first_ts_ms: int, last_ts_ms: int) -> Cuts:
         last_ts_ms: latest time in the log, UTC epoch ms.
 
     Raises:
-        ValueError: the log has no days for one of the parts.
+        ValueError: the log has no days for one of the parts, or the rule is still ``auto``.
     """
+    if options.rule == "auto":
+        raise ValueError("split rule auto must be resolved first: SplitOptions.resolved")
     first, last = _local_day(first_ts_ms), _local_day(last_ts_ms)
     if options.rule == "kuairand_time":
         val_day = options.train_last_day + timedelta(days=1)

@@ -25,7 +25,7 @@ class Outputs(TensorRecord):
         q: (B, C), the ranking score: Q for reinforcement learning, else the model's own.
         behaviour_logits: (B, C, 3), watch, like, share.
         value: (B, C), value of the logging behaviour; its head's input is detached.
-        reward: (B, C), expected immediate reward.
+        reward: (B, C), expected immediate reward; its head's input is detached.
     """
 
     q: Tensor

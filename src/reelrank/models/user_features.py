@@ -1,6 +1,6 @@
 """Static user attributes as small integer codes, with vocabularies of train users.
 
-Source: METHODS §3.6 (layer-0 user state), §1.5 L2.
+Layer-0 state of a user in the temporal graph [D: METHODS §3.6 leaves it open; a user without events still has these]. L2: §1.5.
 """
 
 from __future__ import annotations

@@ -12,14 +12,13 @@ from reelrank.training.options import DeviceName
 
 
 def pick_device(name: DeviceName = "auto") -> torch.device:
-    """The named device; ``auto`` takes CUDA, then Apple's MPS, then the CPU.
+    """The named device; ``auto`` takes CUDA, else the CPU (Apple's MPS lacks the float64 that sums need).
 
     Raises:
         ValueError: The named accelerator is not on this machine.
     """
     found = {
         "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
     if name == "auto":

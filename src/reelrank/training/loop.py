@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 Model = TypeVar("Model", bound=nn.Module)
 StepFn = Callable[[Model, Tensor, torch.Generator], Mapping[str, Tensor]]
 """Model, rows (B,) and a generator on their device, to losses: the first is minimised, the others are logged."""
+MAXIMUM = "_max"  # ending of a logged name whose largest value of an epoch is kept, not the mean
 
 
 class Companion(Protocol):
@@ -72,6 +73,7 @@ class _Run:
     optimiser: torch.optim.Optimizer
     generator: torch.Generator
     companion: Companion | None
+    clip_groups: Sequence[Sequence[nn.Parameter]]
     epoch: int = 0
     batch: int = 0
     step: int = 0
@@ -134,6 +136,7 @@ def fit(
     work_dir: Path,
     identity: Mapping[str, object],
     companion: Companion | None = None,
+    clip_groups: Sequence[Sequence[nn.Parameter]] | None = None,
     on_epoch: Callable[[Sequence[Mapping[str, float]]], None] | None = None,
 ) -> FitResult:
     """Train ``model`` in place and leave it with its best weights.
@@ -150,6 +153,7 @@ def fit(
         work_dir: parent of the run's own folder, which is removed on success.
         identity: what the result depends on beside ``options``: model options, fingerprint of the data and of the code.
         companion: stored and restored with the model.
+        clip_groups: parameters whose gradients are clipped together; by default all.
         on_epoch: sees the history, a row per epoch, whenever one is added.
 
     Raises:
@@ -162,7 +166,7 @@ def fit(
     learnt = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.Adam(learnt, lr=options.lr, weight_decay=options.weight_decay)
     generator = torch.Generator(rows.device).manual_seed(options.seed)
-    run = _Run(model, optimiser, generator, companion)
+    run = _Run(model, optimiser, generator, companion, clip_groups or [learnt])
     folder = options.run_folder(work_dir, identity)
     if (folder / "last" / CONFIG_FILE).exists():
         run.restore(folder / "last")
@@ -222,13 +226,15 @@ def _train_epoch(
         if run.companion is not None:
             run.companion.after_step(run.model, run.step)
         for name, value in losses.items():
-            total = run.sums.get(name, torch.zeros((), device=rows.device))
-            run.sums[name] = total + value.detach()
+            run.sums[name] = _gathered(name, run.sums.get(name), value.detach())
         if run.step % options.checkpoint_every_steps == 0:
             run.seconds = time.monotonic() - started
             run.save(folder)
     row: dict[str, float] = {"epoch": run.epoch + 1, "step": run.step}
-    row |= {f"train_{name}": float(total) / n_batches for name, total in run.sums.items()}
+    row |= {
+        f"train_{name}": float(total) / (1 if name.endswith(MAXIMUM) else n_batches)
+        for name, total in run.sums.items()
+    }
     bad = [name for name, value in row.items() if not math.isfinite(value)]
     if bad:
         raise FloatingPointError(
@@ -238,13 +244,21 @@ def _train_epoch(
     return row | {"lr": lr_next}
 
 
+def _gathered(name: str, before: Tensor | None, value: Tensor) -> Tensor:
+    """The sum over an epoch's batches, or the largest where the name says so."""
+    if before is None:
+        return value
+    return torch.maximum(before, value) if name.endswith(MAXIMUM) else before + value
+
+
 def _update(run: _Run, loss: Tensor, lr: float, clip: float) -> None:
     """One step of the optimiser at learning rate ``lr``."""
     for group in run.optimiser.param_groups:
         group["lr"] = lr
     run.optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
-    nn.utils.clip_grad_norm_(run.model.parameters(), clip)
+    for parameters in run.clip_groups:
+        nn.utils.clip_grad_norm_(parameters, clip)
     run.optimiser.step()
 
 

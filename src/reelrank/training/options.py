@@ -10,7 +10,7 @@ from pydantic import Field
 
 from reelrank.options import Options, digest
 
-DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+DeviceName = Literal["auto", "cpu", "cuda"]
 
 
 class TrainOptions(Options):
@@ -31,7 +31,7 @@ class TrainOptions(Options):
     checkpoint_every_steps: int = Field(
         500, ge=1, description="steps between checkpoints of an unfinished run [D]"
     )
-    device: DeviceName = Field("auto", description="auto: CUDA, then MPS, then CPU")
+    device: DeviceName = Field("auto", description="auto: CUDA, else CPU")
 
     def run_folder(self, work_dir: Path, identity: Mapping[str, object]) -> Path:
         """Where an unfinished run keeps its state: what changes the result changes the folder."""

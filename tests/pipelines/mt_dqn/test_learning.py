@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -78,7 +79,8 @@ def table_context(options, available_at=T0 - HOUR, q_target=(0.0, 1.0, 2.0, 5.0)
         np.array([T0 - HOUR] * 3 + [available_at]), np.array([0, 0, 0, 7])
     )
     model = TableModel(spec, [0.0, 1.0, 2.0, -3.0], [0.0, 0.1, 0.2, 0.3])
-    target = TargetNetwork(TableModel(spec, list(q_target), [0.0, 0.1, 0.2, 0.3]), options)
+    table = TableModel(spec, list(q_target), [0.0, 0.1, 0.2, 0.3])
+    target = TargetNetwork(table, options, inputs)
     return model, LearningContext(target, inputs, sampler, options)
 
 
@@ -211,14 +213,53 @@ def test_the_target_follows(update, expected):
     inputs = toy_inputs(toy_events())
     model = toy_model("vanilla_dqn", inputs)
     nn.init.zeros_(model.heads.q.bias)
-    target = TargetNetwork(model, options)
+    target = TargetNetwork(model, options, inputs)
     nn.init.ones_(model.heads.q.bias)
-    model.item_row.zero_()
     for step, value in enumerate(expected, start=1):
         target.after_step(model, step)
         assert target.copy.heads.q.bias.item() == pytest.approx(value)
-    assert not target.copy.item_row.any()  # buffers are copied every third step by both
     assert not any(p.requires_grad for p in target.parameters())
+
+
+@pytest.mark.parametrize("update", ["hard", "soft"])
+def test_the_target_s_item_vectors_are_its_own(update):
+    inputs = toy_inputs(toy_events())
+    model = toy_model("mt_dqn", inputs).train()
+    options = LearningOptions(target_update=update, target_every=2, tau=0.5)
+    target = TargetNetwork(model, options, inputs)
+    for step in (1, 2):
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(0.1)
+            model(inputs, torch.tensor([0]), torch.tensor([[1, 2]]), inputs.stream.ts_ms[-1:])
+        target.after_step(model, step)
+    own = target.copy.fuse(inputs, torch.arange(15)).f
+    torch.testing.assert_close(target.copy.item_memory, own)
+    assert not torch.allclose(model.item_memory, own)
+
+
+def test_the_value_head_does_not_scale_the_other_gradients(tmp_path):
+    """Clipped in one norm with the rest, a large value error would shrink every other step."""
+    events = toy_events()
+    inputs = toy_inputs(events)
+    ends = []
+    for factor in (1.0, 1000.0):
+        scaled = replace(
+            inputs, stream=replace(inputs.stream, reward=inputs.stream.reward * factor)
+        )
+        model = toy_model("vanilla_dqn", scaled)
+        learn(
+            model,
+            scaled,
+            build_lists(events, ListOptions()).rows.filter(pl.col("split") == "val"),
+            toy_sampler(events),
+            train=TrainOptions(epochs=1, batch_size=16, grad_clip=0.01, device="cpu"),
+            learning=LearningOptions(reward="immediate", r_max=1e6),
+            work_dir=tmp_path,
+            identity={"factor": factor},
+        )
+        ends.append({k: v for k, v in model.state_dict().items() if ".value." not in k})
+    assert same(*ends)
 
 
 def real_step(name, loss="loss"):
@@ -226,7 +267,9 @@ def real_step(name, loss="loss"):
     inputs = toy_inputs(events)
     model = toy_model(name, inputs)
     options = LearningOptions(negatives=3)
-    context = LearningContext(TargetNetwork(model, options), inputs, toy_sampler(events), options)
+    context = LearningContext(
+        TargetNetwork(model, options, inputs), inputs, toy_sampler(events), options
+    )
     rows = torch.nonzero(inputs.stream.trained_rows()).squeeze(1)[-20:]
     step = dqn_step if model.learns_q else supervised_step
     losses = step(model.train(), rows, torch.Generator().manual_seed(0), context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,22 @@ from reelrank.features.splits import (
     time_cuts,
     train_items,
 )
+from reelrank.provenance import fingerprint
 from reelrank.sources.manifest import Manifest
+from reelrank.tables import SPLITS
 
 NO_CATEGORY = -1
+log = logging.getLogger(__name__)
 
 
 def cut_time(interactions: BucketedTable, split: SplitOptions) -> dict[str, Any]:
     """Fit the boundaries of train, val and test on the range of the log."""
     ts = pl.col("ts_ms")
-    first, last = interactions.scan().select(first=ts.min(), last=ts.max()).collect().row(0)
-    return time_cuts(split, first, last).model_dump()
+    before = (ts < split.fixed_val_start_ms).mean()
+    first, last, train_share = (
+        interactions.scan().select(first=ts.min(), last=ts.max(), share=before).collect().row(0)
+    )
+    return time_cuts(split.resolved(train_share), first, last).model_dump()
 
 
 def split_interactions(
@@ -36,9 +43,17 @@ def split_interactions(
 ) -> BucketedTable:
     """Name the part of each interaction; refuse a split with an empty part."""
     cuts = Cuts(**split_cuts)
-    splits = map_buckets(partial(assign_split, cuts=cuts), [interactions], engine, "splits")
+    splits = map_buckets(
+        partial(assign_split, cuts=cuts),
+        [interactions],
+        engine,
+        "splits",
+        fingerprint(interactions.meta, cuts),
+    )
     counts = splits.scan().group_by("split").len().collect()
-    require_rows(dict(counts.iter_rows()), cuts)
+    rows = dict(counts.iter_rows())
+    require_rows(rows, cuts)
+    log.info("split %s: %s rows", cuts.rule, ", ".join(f"{part} {rows[part]:,}" for part in SPLITS))
     return splits
 
 
@@ -49,7 +64,8 @@ def build_histories(
     category = pl.coalesce("category_1", pl.col("tags").list.first()).fill_null(NO_CATEGORY)
     categories = items.select(category.cast(pl.Int32)).to_series().to_numpy()
     function = partial(histories, item_category=categories, options=history)
-    return map_buckets(function, [interactions], engine, "histories")
+    made_of = fingerprint(interactions.meta, history, categories.tolist())
+    return map_buckets(function, [interactions], engine, "histories", made_of)
 
 
 def build_item_modal(

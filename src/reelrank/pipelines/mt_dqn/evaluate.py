@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from reelrank.evaluation.classification import best_f1_threshold
+from reelrank.evaluation.classification import best_f1_threshold, f1_counts
 from reelrank.evaluation.ranking import ndcg, ndcg_from_ranks
 from reelrank.evaluation.results import ResultRow
 from reelrank.evaluation.uncertainty import Estimate, UserBootstrap, macro, paired
@@ -41,6 +41,7 @@ def behaviour_estimates(
         bootstrap: resamples of the test users.
     """
     estimates: Estimates = {}
+    parts = []
     for behaviour, column in BEHAVIOUR_LABELS.items():
         label = events[column].gather(impressions["position"]).alias("y")
         rows = impressions.select("user_id", "split", p=f"p_{behaviour}").with_columns(label)
@@ -49,24 +50,27 @@ def behaviour_estimates(
         judged = (test["user_id"], test["y"], test["p"])
         estimates[Key("f1", behaviour)] = bootstrap.f1(*judged, threshold)
         estimates[Key("ap", behaviour)] = bootstrap.average_precision(*judged)
+        parts.append((test["user_id"], *f1_counts(test["y"], test["p"], threshold)))
     for metric in ("f1", "ap"):
         estimates[Key(metric, weighting="macro")] = macro(
             [estimates[Key(metric, behaviour)] for behaviour in BEHAVIOUR_LABELS]
         )
+    users, numerator, denominator = (np.concatenate(column) for column in zip(*parts, strict=True))
+    estimates[Key("f1", weighting="micro")] = bootstrap.ratio(users, numerator, denominator)
     return estimates
 
 
 def list_estimates(lists: pl.DataFrame, bootstrap: UserBootstrap, k: int) -> Estimates:
     """NDCG@k over the test lists of logged impressions, binary and graded.
 
-    Graded gain is r_immediate above the list's smallest [D: gains must not be negative].
+    Graded gain is 2^g − 1, g = r_immediate above the list's smallest [D: gains must not be negative].
     """
     test = lists.filter(pl.col("split") == "test")
     users = test.group_by("list_id").agg(pl.col("user_id").first()).sort("list_id")["user_id"]
     graded = test["graded"] - test.select(pl.col("graded").min().over("list_id")).to_series()
     return {
         Key(f"ndcg@{k}", "logged", weighting): bootstrap.mean(
-            users, ndcg(test["score"], relevance, test["list_id"], k)[1]
+            users, ndcg(test["score"], relevance, test["list_id"], k, gain="exponential")[1]
         )
         for weighting, relevance in (("binary", test["relevance"]), ("graded", graded))
     }

@@ -8,7 +8,6 @@ from pathlib import Path
 import polars as pl
 import torch
 
-from reelrank.evaluation.results import code_version
 from reelrank.features.candidates import availability_ts, item_popularity
 from reelrank.models import registry
 from reelrank.models.event_stream import EventStream
@@ -23,6 +22,7 @@ from reelrank.pipelines.mt_dqn import model as _model  # noqa: F401 (registers M
 from reelrank.pipelines.mt_dqn.baselines import fit_popularity
 from reelrank.pipelines.mt_dqn.learning import learn
 from reelrank.pipelines.mt_dqn.options import LearningOptions, PopularityOptions
+from reelrank.provenance import code_version
 from reelrank.training.artifact import ModelCheckpoint
 from reelrank.training.checkpoint import cpu_state
 from reelrank.training.device import pick_device, seed_everything
@@ -99,6 +99,7 @@ def train(
             "name": name,
             "model": model.model_dump(mode="json"),
             "data": tables.fingerprint(),
+            "lists": digest(int(lists.hash_rows().sum())),
             "code": code_version(),
         },
     )

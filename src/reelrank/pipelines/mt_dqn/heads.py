@@ -11,7 +11,7 @@ from reelrank.pipelines.mt_dqn.options import HeadOptions
 
 
 class CandidateHeads(nn.Module):
-    """s = LayerNorm([user ‖ item]); Q, behaviours and immediate reward on a trunk; the on-policy value on s, detached.
+    """s = LayerNorm([user ‖ item]); Q and behaviours on a trunk; immediate reward and on-policy value are judged only: detached.
 
     Args:
         user_dim: width of a user state.
@@ -61,5 +61,6 @@ class CandidateHeads(nn.Module):
             behaviour_logits=logits,
             # METHODS §3.9: judged beside Q̂, so it may not shape what Q̂ learns
             value=self.value(state.detach()).squeeze(-1),
-            reward=self.reward(trunk).squeeze(-1),
+            # judged only (METHODS §3.9): MT-DQN's loss has no term for it
+            reward=self.reward(trunk.detach()).squeeze(-1),
         )

@@ -33,26 +33,29 @@ log = logging.getLogger(__name__)
 
 
 class TargetNetwork(nn.Module):
-    """A frozen copy of the model that follows it, in evaluation mode."""
+    """A frozen copy of the model that follows it, in evaluation mode.
 
-    def __init__(self, model: RankingModel, options: LearningOptions) -> None:
+    What a model keeps about its inputs (MT-DQN's item vectors) is recomputed with the copy's own weights every
+    ``target_every`` steps: the trained model's would be of other weights, and of dropout.
+    """
+
+    def __init__(self, model: RankingModel, options: LearningOptions, inputs: ModelInputs) -> None:
         super().__init__()
         self.copy = deepcopy(model).requires_grad_(False).eval()
         self.options = options
+        self.inputs = inputs
 
     @torch.no_grad()
     def after_step(self, model: RankingModel, step: int) -> None:
         """Follow the model, by the rule of the options."""
+        is_due = step % self.options.target_every == 0
         if self.options.target_update == "soft":
             for mine, theirs in zip(self.copy.parameters(), model.parameters(), strict=True):
                 mine.lerp_(theirs, self.options.tau)
-        if step % self.options.target_every == 0:
-            followed = model.state_dict()
-            if (
-                self.options.target_update == "soft"
-            ):  # buffers alone: the model's notes on the inputs
-                followed = {**followed, **dict(self.copy.named_parameters())}
-            self.copy.load_state_dict(followed)
+        elif is_due:
+            self.copy.load_state_dict(model.state_dict())
+        if is_due:
+            self.copy.refresh(self.inputs)
 
 
 @dataclass(frozen=True)
@@ -173,7 +176,7 @@ def learn(
             "no val list with two items and both relevance levels: more days or users are needed to train"
         )
     model.refresh(inputs)
-    target = TargetNetwork(model, learning)
+    target = TargetNetwork(model, learning, inputs)
     lists = ListBatch.from_rows(val_lists, inputs.device)
     context = LearningContext(target, inputs, sampler, learning)
     step = dqn_step if model.learns_q else supervised_step
@@ -186,6 +189,7 @@ def learn(
         model,
         torch.nonzero(inputs.stream.trained_rows()).squeeze(1),
         step_fn=partial(step, context=context),
+        clip_groups=_clip_groups(model),
         validate_fn=lambda m: validate(m, inputs, lists, learning.block_rows),
         options=train,
         work_dir=work_dir,
@@ -193,6 +197,13 @@ def learn(
         companion=target,
         on_epoch=warn,
     )
+
+
+def _clip_groups(model: RankingModel) -> list[list[nn.Parameter]]:
+    """The value head apart from the rest: in one clipped norm its gradient would scale theirs (METHODS §3.9)."""
+    value = [p for name, p in model.named_parameters() if ".value." in name]
+    others = [p for name, p in model.named_parameters() if ".value." not in name]
+    return [group for group in (others, value) if group]
 
 
 @torch.no_grad()

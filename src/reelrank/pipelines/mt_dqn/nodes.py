@@ -15,9 +15,9 @@ from reelrank.evaluation.uncertainty import UserBootstrap
 from reelrank.features.candidates import availability_ts
 from reelrank.features.events import assemble_events
 from reelrank.features.modal import pooled_vectors
-from reelrank.features.rewards import RewardOptions, reward_terms, rewards
+from reelrank.features.rewards import SIGNALS, RewardOptions, reward_terms, rewards
 from reelrank.features.splits import Cuts, train_items
-from reelrank.options import Options, digest
+from reelrank.options import Options
 from reelrank.pipelines.mt_dqn import evaluate as judge
 from reelrank.pipelines.mt_dqn import truth as planted
 from reelrank.pipelines.mt_dqn.options import (
@@ -31,9 +31,11 @@ from reelrank.pipelines.mt_dqn.options import (
     SizeOptions,
     VanillaDQNOptions,
 )
+from reelrank.provenance import config_hash, fingerprint
 from reelrank.sources.manifest import Manifest
 from reelrank.training.artifact import ModelCheckpoint
 from reelrank.training.options import TrainOptions
+from reelrank.worlds.kuairand import WorldOptions
 from reelrank.worlds.truth import Truth
 
 MAIN = "mt_dqn"
@@ -71,7 +73,8 @@ def compute_rewards(
         cuts=Cuts(**split_cuts),
         options=reward,
     )
-    return map_buckets(function, [interactions, splits], engine, "rewards")
+    made_of = fingerprint(interactions.meta, splits.meta, split_cuts, reward)
+    return map_buckets(function, [interactions, splits], engine, "rewards", made_of)
 
 
 def assemble(
@@ -167,12 +170,13 @@ def predict(
     users: pl.DataFrame,
     lists: pl.DataFrame,
     prediction: PredictOptions,
+    training: TrainOptions,
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """Impressions, lists, the catalogue's best, and the places of the relevant items in it."""
     from reelrank.pipelines.mt_dqn import predict as predictor
     from reelrank.pipelines.mt_dqn.fitting import Tables, restore
 
-    inputs = Tables(events, item_modal, items, users).model_inputs()
+    inputs = Tables(events, item_modal, items, users).model_inputs(training.device)
     available = availability_ts(events, items)
     made = predictor.predict(restore(model, inputs), inputs, lists, available, prediction)
     return made.impressions, made.lists, made.catalogue, made.targets
@@ -185,12 +189,13 @@ def export_fusion(
     items: pl.DataFrame,
     users: pl.DataFrame,
     prediction: PredictOptions,
+    training: TrainOptions,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The gate of every item and the attention between modalities: what tells a collapsed fusion."""
     from reelrank.pipelines.mt_dqn import predict as predictor
     from reelrank.pipelines.mt_dqn.fitting import Tables, restore
 
-    inputs = Tables(events, item_modal, items, users).model_inputs()
+    inputs = Tables(events, item_modal, items, users).model_inputs(training.device)
     return predictor.fusion_tables(restore(model, inputs), inputs, prediction.block_rows)
 
 
@@ -201,6 +206,7 @@ def judge_against_truth(
     events: pl.DataFrame,
     items: pl.DataFrame,
     evaluation: EvaluateOptions,
+    reward: RewardOptions,
     **catalogues: pl.DataFrame,
 ) -> pl.DataFrame:
     """NDCG of each catalogue ranking against the planted expected reward; empty on real data."""
@@ -214,6 +220,7 @@ def judge_against_truth(
         item_map["raw_id"].to_numpy(),
         availability_ts(events, items),
         evaluation.k,
+        {SIGNALS[term]: weight for term, weight in reward.weights.model_dump().items()},
     )
 
 
@@ -225,6 +232,8 @@ def evaluate(
     evaluation: EvaluateOptions,
     training: TrainOptions,
     system: dict[str, Any],
+    source: dict[str, Any],
+    world: WorldOptions,
     **predictions: pl.DataFrame,
 ) -> pl.DataFrame:
     """Result rows of every variant, and paired differences of MT-DQN with each of them."""
@@ -254,5 +263,5 @@ def evaluate(
         split=f"{split_cuts['rule']}/test",
         seed=training.seed,
         data_kind="world" if raw_manifest["kind"] == "world" else "real",
-        config_hash=digest(system, raw_manifest),
+        config_hash=config_hash(system, source, world),
     )

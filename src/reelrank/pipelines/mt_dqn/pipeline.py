@@ -26,7 +26,7 @@ def _train(variant: str, function: Callable[..., object]) -> Node:
 def _predict(variant: str) -> Node:
     return Node(
         nodes.predict,
-        [f"{variant}_model", *TABLES, "lists", "params:prediction"],
+        [f"{variant}_model", *TABLES, "lists", "params:prediction", "params:training"],
         [f"{variant}_{part}" for part in ("impressions", "lists", "catalogue", "targets")],
         name=f"predict_{variant}",
         tags=["prediction"],
@@ -69,7 +69,7 @@ def create_pipeline(system: str = "mt_dqn", source: str = "kuairand") -> Pipelin
         *map(_predict, nodes.VARIANTS),
         Node(
             nodes.export_fusion,
-            ["mt_dqn_model", *TABLES, "params:prediction"],
+            ["mt_dqn_model", *TABLES, "params:prediction", "params:training"],
             ["gates", "attention"],
             name="export_fusion",
             tags=["prediction"],
@@ -79,6 +79,7 @@ def create_pipeline(system: str = "mt_dqn", source: str = "kuairand") -> Pipelin
             {
                 **{n: n for n in ("raw_manifest", "user_map", "item_map", "events", "items")},
                 "evaluation": "params:evaluation",
+                "reward": "params:reward",
                 **{v: f"{v}_catalogue" for v in nodes.VARIANTS},
             },
             "true_ndcg",
@@ -92,6 +93,8 @@ def create_pipeline(system: str = "mt_dqn", source: str = "kuairand") -> Pipelin
                 "evaluation": "params:evaluation",
                 "training": "params:training",
                 "system": "params:system",
+                "source": "params:source",
+                "world": "params:world",
                 **_per_variant("impressions", "lists", "targets"),
             },
             "results",
@@ -117,6 +120,7 @@ def create_pipeline(system: str = "mt_dqn", source: str = "kuairand") -> Pipelin
                 "list_counts": "list_counts",
                 "sizes": "sizes",
                 "events": "events",
+                "command": "params:command",
                 **{f"figure_{name}": f"figure_{name}" for name in report.FIGURES},
             },
             "report",
@@ -128,6 +132,11 @@ def create_pipeline(system: str = "mt_dqn", source: str = "kuairand") -> Pipelin
         steps,
         namespace=system,
         inputs={name: f"{source}.{name}" for name in SHARED},
-        parameters={"params:engine": "params:engine", "params:system": f"params:{system}"},
+        parameters={
+            "params:engine": "params:engine",
+            "params:system": f"params:{system}",
+            "params:source": f"params:{source}",
+            "params:world": f"params:worlds.{source}",
+        },
         tags=[system],
     )

@@ -16,7 +16,7 @@ def mt_dqn() -> MermaidPreview:
   F & HU & HV --> S[LayerNorm state s] --> Q3[3 fully connected layers]
   Q3 --> Q[Q: which video, Eq. 14]
   Q3 --> B[watch · like · share]
-  Q3 --> R[immediate reward]
+  Q3 -. no gradient .-> R[immediate reward]
   S -. no gradient .-> P[value of the logging policy]"""
     )
 

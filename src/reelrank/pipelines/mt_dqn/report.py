@@ -66,6 +66,7 @@ def write(
     list_counts: pl.DataFrame,
     sizes: pl.DataFrame,
     events: pl.DataFrame,
+    command: str,
     **drawn: go.Figure,
 ) -> str:
     """The page, drawn from result rows and figures of the catalog."""
@@ -94,7 +95,6 @@ def write(
                 figures=[figure["ingestion_steps"], figure["split_sizes"]],
                 tables=[_files(ingestion_report), _published(ingestion_report)]),
     ]  # fmt: skip
-    env = "base" if is_world else "real"
     return render_page(
         "MT-DQN on KuaiRand",
         f"Multimodal temporal deep Q-network and its baselines on {where}, "
@@ -104,7 +104,7 @@ def write(
             "run id": first["run_id"],
             "code version": first["code_version"],
             "config hash": first["config_hash"],
-            "command": f"kedro run --pipeline mt_dqn --env {env}",
+            "command": command,
         },
         "world" if is_world else "real",
     )

@@ -25,6 +25,7 @@ def true_ndcg(
     raw_item_ids: npt.NDArray[np.int64],
     availability: npt.NDArray[np.int64],
     k: int,
+    weights: Mapping[str, float],
 ) -> pl.DataFrame:
     """NDCG@k of each variant's top items, gain = expected immediate reward, scaled to 0 … 1 in each context.
 
@@ -37,6 +38,7 @@ def true_ndcg(
         raw_item_ids: (n_items,) official id of each dense one.
         availability: (n_items,) ms from which each item is a candidate.
         k: places that count.
+        weights: of the immediate reward's terms, by signal, as the models were trained with.
 
     Returns:
         context_id, user_id, variant, value; ``random`` is the expectation of a random order.
@@ -55,6 +57,7 @@ def true_ndcg(
             raw_item_ids[None],
             ts,
             part["scenario"].to_numpy()[:, None],
+            weights,
         )
         reward = np.where(availability[None] <= ts, reward, np.nan)
         low, high = (f(reward, axis=1, keepdims=True) for f in (np.nanmin, np.nanmax))

@@ -19,7 +19,9 @@ from reelrank.pipelines.mt_dqn.lists import ListBatch, score_lists
 from reelrank.pipelines.mt_dqn.losses import behaviour_losses
 from reelrank.pipelines.mt_dqn.model import MTDQN
 
-HEADLINE = "ndcg@5"
+HEADLINE = (
+    "ndcg@5"  # [D] chooses the epoch, not F1: an F1 threshold would be fitted on the same rows
+)
 COLLAPSED_ENTROPY = 0.98  # METHODS §3.11
 EXPLODED_FACTOR = 10  # METHODS §3.11: |Q| > 10·r_max/(1−γ)
 FLAT_EPOCHS = 3  # METHODS §3.11
@@ -54,7 +56,10 @@ def fusion_evenness(model: MTDQN, inputs: ModelInputs) -> dict[str, float]:
     items = torch.arange(0, inputs.stream.n_items, stride, device=inputs.device)
     gate = model.fuse(inputs, items).gate
     weights = gate if gate.dim() == 2 else gate.mean(2)
-    mass = model.fusion.attention_mass(inputs.items.select(items))
+    tokens = inputs.items.select(items)
+    # per token: a modality with twice the tokens draws twice the mass when attention is even
+    n_tokens = torch.stack([m.mask.sum() for m in tokens.modalities]).clamp_min(1)
+    mass = model.fusion.attention_mass(tokens) / n_tokens
     return {
         "gate_entropy": _normalised_entropy(weights),
         "attention_entropy": _normalised_entropy(mass.flatten(0, -2)),
