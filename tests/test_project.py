@@ -8,6 +8,8 @@ import yaml
 from kedro.framework.project import pipelines
 from kedro.framework.session import KedroSession
 
+from reelrank.parameters import check_parameters
+
 ENVIRONMENTS = ("base", "test", "real", "paper")
 
 
@@ -51,14 +53,26 @@ def test_gpu_tag_finds_the_training_nodes(project):
 
 
 def test_other_environments_hold_deltas_only(project):
+    base = {}
+    for file in (project / "conf/base/parameters").glob("*.yml"):
+        base |= _leaves(yaml.safe_load(file.read_text(encoding="utf-8")))
     for env in ("test", "real", "paper"):
-        for file in (project / "conf" / env).rglob("*.yml"):
-            loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
-            assert _leaves(loaded) <= 45, f"{file} repeats what base says"
+        for file in (project / "conf" / env / "parameters").glob("*.yml"):
+            own = _leaves(yaml.safe_load(file.read_text(encoding="utf-8")))
+            assert set(own) <= set(base), f"{file} has keys that base lacks"
+            repeated = [key for key, value in own.items() if base[key] == value]
+            assert not repeated, f"{file} repeats what base says: {repeated}"
 
 
-def _leaves(tree):
-    return sum(map(_leaves, tree.values())) if isinstance(tree, dict) else 1
+def _leaves(tree, path=()):
+    if not isinstance(tree, dict):
+        return {".".join(path): tree}
+    return {k: v for key, sub in tree.items() for k, v in _leaves(sub, (*path, key)).items()}
+
+
+@pytest.mark.parametrize("env", ENVIRONMENTS)
+def test_every_environment_is_a_valid_tree_of_parameters(contexts, env):
+    assert check_parameters(contexts[env].config_loader["parameters"]) == []
 
 
 def test_listing_pipelines_does_not_pay_for_torch(project):

@@ -1,5 +1,6 @@
 """Datasets write whole or not at all, and keep versions where ARCHITECTURE says."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from reelrank.datasets import (
     ResultsDataset,
     TableDataset,
 )
+from reelrank.datasets.atomic import replace_folder
 from reelrank.datasets.prune import versions_to_drop
 from reelrank.training.artifact import ModelCheckpoint
 from reelrank.training.checkpoint import CheckpointError
@@ -136,6 +138,30 @@ def test_unfinished_folder_is_not_a_table(tmp_path):
     assert not dataset.exists()
     with pytest.raises(DatasetError, match="no finished bucketed table"):
         dataset.load()
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_folder_that_cannot_be_moved_leaves_the_old_one(tmp_path, monkeypatch, is_there):
+    source, target = tmp_path / "new", tmp_path / "final"
+    for folder in (source, target) if is_there else (source,):
+        folder.mkdir()
+        (folder / "name").write_text(folder.name)
+    rename = Path.rename
+
+    def across_file_systems(self, to):
+        if self == source:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", across_file_systems)
+    with pytest.raises(OSError, match="cross-device"):
+        replace_folder(source, target)
+    assert (source / "name").read_text() == "new"
+    assert target.exists() == is_there
+    assert not is_there or (target / "name").read_text() == "final"
+    assert {path.name for path in tmp_path.iterdir()} == {"new"} | (
+        {"final"} if is_there else set()
+    )
 
 
 def test_prune_keeps_the_newest_of_each_output():

@@ -1,4 +1,5 @@
-import os
+import hashlib
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from reelrank.sources.kuairand_schema import (
     RELEASE_STOP_MS,
     USER_COLUMNS,
     VIDEO_BASIC_COLUMNS,
+    VIDEO_STATISTIC_COLUMNS,
 )
 from reelrank.tables import IdMap, Interactions, Items, Quarantine, Users
 
@@ -105,14 +107,56 @@ def test_a_part_missing_between_others_is_named(tmp_path):
         (STANDARD, b"\x1f\x8b\x08\x00" + b"\x00" * 99, WrongHeader, "wrong header"),
         (USERS, table(list(USER_COLUMNS)[:-1], [""]), WrongHeader, "onehot_feat17"),
         ("video_features_statistic_pure.csv", "video_id,counts\n0,1\n", WrongHeader, "show_cnt"),
-        (RANDOM, log(), EmptyFile, "holds no rows but its header"),
-        (STANDARD, b"", EmptyFile, "holds no rows"),
+        (STANDARD, log(), EmptyFile, "no rows in"),
+        (STANDARD, b"", EmptyFile, "no rows in"),
+        (USERS, table(USER_COLUMNS, []), EmptyFile, "no rows in"),
+        (VIDEOS, b"", EmptyFile, "no rows in"),
     ],
 )  # fmt: skip
 def test_damaged_files_are_refused(tmp_path, name, content, error, message):
     with pytest.raises(error, match=message) as caught:
         find_files(write_release(tmp_path, **{name: content}), "pure")
     assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("is_header_there", [True, False])
+def test_an_empty_optional_file_counts_as_no_rows(tmp_path, is_header_there):
+    columns = {
+        LATER: LOG_COLUMNS, RANDOM: LOG_COLUMNS, "kuairand_video_captions.csv": CAPTION_COLUMNS,
+        "kuairand_video_categories.csv": CATEGORY_COLUMNS, "video_features_statistic_pure.csv": VIDEO_STATISTIC_COLUMNS,
+    }  # fmt: skip
+    files = {name: table(c, []) if is_header_there else b"" for name, c in columns.items()}
+    got = run(write_release(tmp_path, **files))
+    read = {file["file"]: file["rows_read"] for file in got.report["files"]}
+    assert read == dict.fromkeys(columns, 0) | {
+        STANDARD: 2, USERS: 2, VIDEOS: 3, "video_features_statistic_pure.csv": None,
+    }  # fmt: skip
+    assert got.interactions.n_rows == 2
+    assert got.quarantine.is_empty()
+
+
+def test_paths_of_a_manifest_are_absolute(tmp_path, monkeypatch):
+    write_release(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    manifest = find_files(Path(), "pure")
+    assert manifest == find_files(tmp_path, "pure")
+    assert all(path.is_absolute() for path in (manifest.root, *(f.path for f in manifest.files)))
+
+
+def test_known_checksums_are_looked_up(tmp_path, monkeypatch, caplog):
+    root = write_release(tmp_path)
+    content = (root / "KuaiRand-Pure/data" / USERS).read_bytes()
+    official = {USERS: hashlib.md5(content).hexdigest(), VIDEOS: "0" * 32}
+    monkeypatch.setattr("reelrank.sources.kuairand_schema.OFFICIAL_MD5", official)
+    manifest = find_files(root, "pure")
+    assert [f.checksum for f in manifest.files] == ["", "official", "differs"]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    of_videos = (root / "KuaiRand-Pure/data" / VIDEOS).read_bytes()
+    assert all(part in caplog.text for part in (VIDEOS, "0" * 32, hashlib.md5(of_videos).hexdigest()))  # fmt: skip
+    assert [f["checksum"] for f in run(root).report["files"]] == ["", "official", "differs"]
+    caplog.clear()
+    assert {f.checksum for f in find_files(root, "pure", "world").files} == {""}
+    assert not caplog.records
 
 
 def test_columns_are_taken_by_name(tmp_path):
@@ -169,7 +213,7 @@ def test_a_bad_line_is_quarantined_with_its_place_and_reason(tmp_path, line, rea
     assert bad["text"] == line.replace("\0", "␀")
     assert rows(got)["row_id"].to_list() == [5, 2]
     assert got.report["files"][0] | {"role": ""} == {
-        "file": STANDARD, "role": "", "rows_read": 4, "bad": 1, "duplicates": 1,
+        "file": STANDARD, "role": "", "rows_read": 4, "bad": 1, "duplicates": 1, "checksum": "",
     }  # fmt: skip
 
 
@@ -211,16 +255,21 @@ def test_too_many_bad_rows_stop_the_run(tmp_path, name):
     assert list((tmp_path / "staging").glob("*")) == []
 
 
-def test_the_parameters_must_name_the_variant_of_the_files(tmp_path):
-    with pytest.raises(ValueError, match="KuaiRand pure, the parameters say 1k"):
-        run(write_release(tmp_path), variant="1k")
+def test_logs_without_one_usable_row_are_refused(tmp_path):
+    root = write_release(tmp_path, **{STANDARD: log("x", "y")})
+    with pytest.raises(
+        ValueError, match=rf"^None of the 2 rows .*; the first, {STANDARD} line 2: wrong number"
+    ):
+        run(root)
+    assert list((tmp_path / "staging").glob("*")) == []
 
 
 SIDE_LINES = [
     (USERS, user_line(user_id=2, fans_user_num="many"), "fans_user_num is not a whole number (Int32): 'many'"),
     (USERS, user_line(user_id=""), "user_id is empty"),
     (USERS, user_line(user_id=-3), "user_id is negative: -3"),
-    (USERS, user_line(user_id=1), "user_id 1 stands twice"),
+    (USERS, user_line(user_id=1, fans_user_num=8), "user_id 1 stands twice with other values"),
+    (VIDEOS, video_line(video_id=2, tag="5"), "video_id 2 stands twice with other values"),
     (USERS, user_line(user_id=2).rpartition(",")[0], "wrong number of fields"),
     (USERS, user_line(user_id=2, onehot_feat4="1.5"), "onehot_feat4 is not a whole number (Int16): '1.5'"),
     (USERS, user_line(user_id=2, register_days_range='"730+'), "a quote is not closed"),
@@ -228,7 +277,7 @@ SIDE_LINES = [
     (USERS, "", "empty line"),
     (VIDEOS, video_line(video_id=9, upload_dt="2022-13-01"), "upload_dt is not a date YYYY-MM-DD: '2022-13-01'"),
     (VIDEOS, video_line(video_id=9, tag="a"), "tag is not a comma list of whole numbers: 'a'"),
-    (VIDEOS, video_line(video_id=9, tag='"1"2'), "a quote is not closed, or text follows its end"),
+    (VIDEOS, video_line(video_id=9, tag='"1"2'), "a quote is not closed on its line or within 64 KiB, or text follows its end"),
 ]  # fmt: skip
 
 
@@ -239,11 +288,33 @@ def test_a_bad_record_of_a_side_table_is_quarantined(tmp_path, name, line, reaso
         USERS: (USER_COLUMNS, [user_line(user_id=u) for u in (0, 1)]),
         VIDEOS: (VIDEO_BASIC_COLUMNS, [video_line(video_id=v) for v in (0, 2)]),
     }[name]
-    got = run(write_release(tmp_path, **{name: table(columns, [*good, line, good[0]], end)}))
+    lines = [*good, line, good[0]]  # the last one is an exact duplicate
+    got = run(write_release(tmp_path, **{name: table(columns, lines, end)}))
     bad = got.quarantine.filter(line=4).row(0, named=True)
     assert (bad["file"], bad["text"]) == (name, line.replace("\0", "␀"))
     assert bad["reason"].startswith(reason)
-    assert got.quarantine["line"].to_list() == [4, 5]
+    assert got.quarantine["line"].to_list() == [4]
+    files = {file["file"]: file for file in got.report["files"]}
+    assert [files[name][count] for count in ("rows_read", "bad", "duplicates")] == [4, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "line"),
+    [
+        ("kuairand_video_captions.csv", CAPTION_COLUMNS, '0,"two\nlines",,1.0'),
+        ("kuairand_video_categories.csv", CATEGORY_COLUMNS, "0,7.0,运动,0.9" + "," * 9),
+    ],
+)
+def test_exact_duplicates_of_optional_tables_are_dropped(tmp_path, name, columns, line):
+    other = line.replace("0,", "1,", 1)
+    conflict = line.replace(",", ",1", 1) if "7.0" in line else line.replace("two", "2")
+    lines = [line, other, line, conflict, conflict]
+    got = run(write_release(tmp_path, **{name: table(columns, lines)}))
+    assert got.report["files"][-1] | {"role": "", "checksum": ""} == {
+        "file": name, "role": "", "rows_read": 5, "bad": 1, "duplicates": 2, "checksum": "",
+    }  # fmt: skip
+    assert got.quarantine["reason"].to_list() == ["final_video_id 0 stands twice with other values"]
+    assert got.items["caption" if "caption" in name else "category_1"].null_count() == 1
 
 
 def test_invalid_utf8_in_a_side_table_costs_its_row_only(tmp_path):
@@ -337,6 +408,16 @@ def test_exact_duplicates_go_and_near_ones_stay(tmp_path):
     assert [step["rows"] for step in got.report["steps"]] == [7, 7, 4]
 
 
+def test_the_row_counts_are_logged(tmp_path, caplog):
+    root = write_release(tmp_path, **{STANDARD: log(log_line(), log_line(), GOOD, "x", GOOD, GOOD)})
+    with caplog.at_level(logging.INFO, "reelrank.sources.kuairand"):
+        run(root)
+    logged = [record.getMessage() for record in caplog.records if record.levelname == "INFO"]
+    assert logged == [
+        "KuaiRand pure: 6 rows read, 3 exact duplicates dropped, 1 rows quarantined, 2 canonical rows"
+    ]
+
+
 def test_attributes_are_typed_and_codes_for_missing_become_null(tmp_path):
     tables = {
         VIDEOS: table(
@@ -423,6 +504,7 @@ _lines = st.one_of(
 def test_every_row_is_accounted_for_whatever_the_chunks_and_buckets(
     tmp_path_factory, lines, n_buckets, end
 ):
+    lines = [log_line(), *lines]
     root = write_release(
         tmp_path_factory.mktemp("release"), **{STANDARD: log(*lines, end=end), LATER: log(*lines)}
     )
@@ -454,14 +536,10 @@ def test_two_workers_give_what_one_gives(tmp_path):
 
 # --- real rows -----------------------------------------------------------------------------------------------
 
-REAL = os.environ.get("REELRANK_REAL_DATA")
-real = pytest.mark.skipif(REAL is None, reason="REELRANK_REAL_DATA names no folder of real rows")
-
 
 @pytest.mark.real
-@real
-def test_real_pure_rows_come_in_whole(tmp_path):
-    manifest = find_files(Path(REAL), "pure")
+def test_real_pure_rows_come_in_whole(real_data, tmp_path):
+    manifest = find_files(real_data, "pure")
     engine = EngineOptions(n_buckets=3, staging=tmp_path)
     got = ingest(manifest, IngestOptions(), engine)
     files = {file["role"]: file for file in got.report["files"]}
@@ -471,6 +549,8 @@ def test_real_pure_rows_come_in_whole(tmp_path):
     assert files["user_features"]["rows_read"] == got.users.height == 27_285
     assert files["video_features_basic"]["rows_read"] == got.items.height == 7_583
     assert got.quarantine.is_empty()
+    checksums = {role: file["checksum"] for role, file in files.items() if file["checksum"]}
+    assert checksums == {"user_features": "official", "video_features_basic": "official"}
 
     paths = [
         file.path for file in manifest.files_of("log_standard_1", "log_standard_2", "log_random")
@@ -496,7 +576,6 @@ def test_real_pure_rows_come_in_whole(tmp_path):
 
 
 @pytest.mark.real
-@real
-def test_a_real_folder_without_its_tables_says_what_is_missing():
+def test_a_real_folder_without_its_tables_says_what_is_missing(real_data):
     with pytest.raises(MissingRawFiles, match=r"user_features_1k\.csv"):
-        find_files(Path(REAL), "1k")
+        find_files(real_data, "1k")

@@ -8,7 +8,9 @@ import pytest
 from pydantic import ValidationError
 from sklearn.linear_model import LogisticRegression
 
-from reelrank.sources.kuairand_schema import FILES, RELEASE_STOP_MS
+from reelrank.buckets import EngineOptions
+from reelrank.sources.kuairand import IngestOptions, find_files, ingest
+from reelrank.sources.kuairand_schema import FILES, RANDOM_LOG, RELEASE_STOP_MS
 from reelrank.worlds.kuairand import write_world
 from reelrank.worlds.kuairand_options import ModalityOptions, WorldOptions
 from reelrank.worlds.response import EXPECTED
@@ -142,6 +144,17 @@ def test_noise_in_one_modality_changes_only_that_modality(tmp_path):
         "_truth/params.json",
         "_truth/fingerprint.json",
     }
+
+
+def test_a_world_without_random_exposures_has_no_random_log(tmp_path):
+    root = write_world(TINY.model_copy(update={"random_per_user": 0.0}), tmp_path / "w")
+    manifest = find_files(root, "pure", "world")
+    assert RANDOM_LOG not in {file.role for file in manifest.files}
+    engine = EngineOptions(n_buckets=1, staging=tmp_path / "staging")
+    got = ingest(manifest, IngestOptions(), engine)
+    assert got.interactions.n_rows == Truth.load(root).exposures().collect().height
+    assert got.report["is_rand_rows"] == 0
+    assert got.report["random_log_uniformity"] is None
 
 
 def test_modalities_show_the_topic_as_far_as_their_snr_says(root, truth, tmp_path):

@@ -26,10 +26,18 @@ def replace_folder(source: Path, target: Path) -> None:
 
     A folder cannot be renamed over another, so the old one steps aside first: if the process dies in
     between, the old content is still there under ``.old``, and no reader sees a mixture of both.
+
+    Raises:
+        OSError: the new folder cannot be moved there, say from another file system; the old one is back in place.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.old")
     if target.exists():
         target.rename(aside)
-    source.rename(target)
+    try:
+        source.rename(target)
+    except OSError:
+        if aside.exists():
+            aside.rename(target)
+        raise
     shutil.rmtree(aside, ignore_errors=True)

@@ -12,7 +12,7 @@ class WrongHeader(ValueError):
 
 
 class EmptyFile(ValueError):
-    """A file holds no rows."""
+    """A file that cannot be done without holds no rows."""
 
 
 class TooManyBadRows(ValueError):

@@ -16,7 +16,7 @@ import polars as pl
 from numba import njit
 from numpy.typing import NDArray
 
-from reelrank.sources.errors import EmptyFile, WrongHeader
+from reelrank.sources.errors import WrongHeader
 
 MAX_TEXT = 500
 MAX_HEADER_BYTES = 1 << 16
@@ -59,30 +59,33 @@ class ParsedChunk:
 
 
 def check_header(path: Path, expected: Iterable[str]) -> list[str]:
-    """The column names of a file, which may stand in any order.
+    """The column names of a file, which may stand in any order; a file of no bytes passes for one without rows.
 
     Raises:
         WrongHeader: a column is missing, unknown or named twice.
-        EmptyFile: nothing follows the header.
     """
     with path.open("rb") as file:
         line = file.readline(MAX_HEADER_BYTES)
-        has_rows = bool(file.read(1))
-    found = line.decode("utf-8-sig", errors="replace").rstrip("\r\n").split(",")
     expected = list(expected)
+    if not line:
+        return expected
+    found = line.decode("utf-8-sig", errors="replace").rstrip("\r\n").split(",")
     missing = [name for name in expected if name not in found]
     unexpected = [n for i, n in enumerate(found) if n not in expected or n in found[:i]]
-    if line and (missing or unexpected):
+    if missing or unexpected:
         shown = [name[:40] for name in unexpected[:20]]
         raise WrongHeader(
             f"{path}: wrong header. Missing columns: {missing or 'none'}; unexpected columns: {shown or 'none'}. "
             "The file must be comma-separated UTF-8 with the official column names, in any order."
         )
-    if not has_rows:
-        raise EmptyFile(
-            f"{path} holds no rows{' but its header' if line else ''}: download or write it again."
-        )
     return found
+
+
+def has_rows(path: Path) -> bool:
+    """Whether anything follows the header."""
+    with path.open("rb") as file:
+        file.readline()
+        return file.read(1) != b""
 
 
 def plan_chunks(path: Path, chunk_bytes: int) -> list[Chunk]:

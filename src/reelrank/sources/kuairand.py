@@ -6,6 +6,8 @@ user; requests and sessions are counted per user; each bucket is then de-duplica
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,21 +23,23 @@ from pydantic import Field
 from reelrank.buckets import BucketedTable, EngineOptions, finish_table, map_local
 from reelrank.options import Options
 from reelrank.sources import kuairand_schema as schema
-from reelrank.sources.errors import MissingRawFiles, TooManyBadRows
-from reelrank.sources.integer_csv import check_header, plan_chunks
+from reelrank.sources.errors import EmptyFile, MissingRawFiles, TooManyBadRows
+from reelrank.sources.integer_csv import check_header, has_rows, plan_chunks
 from reelrank.sources.kuairand_attributes import build_items, build_users, id_map, read_side_tables
 from reelrank.sources.kuairand_log import ChunkTask, Spill, build_bucket, count_bucket, spill_chunk
 from reelrank.sources.kuairand_report import ingestion_report
-from reelrank.sources.manifest import Manifest, RawFile
+from reelrank.sources.manifest import Checksum, Manifest, RawFile
 from reelrank.tables import Quarantine
 
 SHOWN_REASONS = 3
+NEEDED = (schema.STANDARD_LOGS, ("user_features",), ("video_features_basic",))  # one of each
+
+logger = logging.getLogger(__name__)
 
 
 class IngestOptions(Options):
     """How KuaiRand's files become tables."""
 
-    variant: schema.Variant = Field("pure", description="release: pure, 1k or 27k")
     session_gap_s: int = Field(
         1800, ge=1, le=86_400, description="longest gap inside a session, seconds [D: METHODS §1.3]"
     )
@@ -66,7 +70,10 @@ class Ingested:
 def find_files(
     root: Path, variant: schema.Variant, kind: Literal["world", "files"] = "files"
 ) -> Manifest:
-    """Find a release's official files and check their headers.
+    """Find a release's official files and check their headers and, where they are published, their checksums.
+
+    A file that differs from the published one is logged as a warning and taken: it may be a subset. Optional files
+    may hold no rows.
 
     Args:
         root: folder that holds ``KuaiRand-Pure/`` and the like, or is such a folder.
@@ -76,8 +83,9 @@ def find_files(
     Raises:
         MissingRawFiles: a required file is missing: one standard log, user_features, video_features_basic.
         WrongHeader: a file's columns are not the official ones.
-        EmptyFile: a file holds no rows.
+        EmptyFile: a required file holds no rows.
     """
+    root = root.resolve()
     inside = root / schema.FOLDERS[variant]
     release = inside if inside.is_dir() or not (root / "data").is_dir() else root
     folders = (release / "data", release)
@@ -85,7 +93,8 @@ def find_files(
     for role, (pattern, columns) in schema.FILES.items():
         for path in _parts(folders, pattern.format(variant=variant)):
             check_header(path, columns)
-            files.append(RawFile(role, path, path.stat().st_size))
+            checksum = _checksum(path) if kind == "files" else ""
+            files.append(RawFile(role, path, path.stat().st_size, checksum))
     found = {file.role for file in files}
     missing = [
         schema.FILES[role][0].format(variant=variant) + ".csv"
@@ -101,7 +110,28 @@ def find_files(
             f"Download {schema.DOWNLOADS[variant]} ({schema.LICENCE}), unpack it so that {inside / 'data'} exists, "
             f"and set raw_root to {root}. Captions and categories (optional): {schema.EXTRA_DOWNLOADS}."
         )
-    return Manifest("kuairand", variant, kind, release, tuple(files), schema.LICENCE)
+    manifest = Manifest("kuairand", variant, kind, release, tuple(files), schema.LICENCE)
+    for roles in NEEDED:
+        paths = [file.path for file in manifest.files_of(*roles)]
+        if not any(has_rows(path) for path in paths):
+            empty = " and ".join(str(path) for path in paths)
+            raise EmptyFile(f"no rows in {empty}: download or write it again.")
+    return manifest
+
+
+def _checksum(path: Path) -> Checksum:
+    """Whether a file is the published one; empty where its checksum is not known."""
+    published = schema.OFFICIAL_MD5.get(path.name)
+    if published is None:
+        return ""
+    with path.open("rb") as file:
+        measured = hashlib.file_digest(
+            file, partial(hashlib.md5, usedforsecurity=False)
+        ).hexdigest()
+    if measured == published:
+        return "official"
+    logger.warning("%s is not the published file: md5 %s, not %s", path, measured, published)
+    return "differs"
 
 
 def _parts(folders: Sequence[Path], stem: str) -> list[Path]:
@@ -135,13 +165,10 @@ def ingest(manifest: Manifest, options: IngestOptions, engine: EngineOptions) ->
     Raises:
         TooManyBadRows: a file's quarantined share exceeds ``options.max_bad_share``.
         WrongHeader: a file changed since the manifest was made.
+        ValueError: not one row of the logs can be used.
 
     Source: METHODS §1.1–§1.3.
     """
-    if manifest.variant != options.variant:
-        raise ValueError(
-            f"the raw files are KuaiRand {manifest.variant}, the parameters say {options.variant}"
-        )
     side = read_side_tables(manifest)
     known_users = side.tables["user_features"]["user_id"].sort().to_numpy()
     known_items = side.tables["video_features_basic"]["video_id"].sort().to_numpy()
@@ -156,6 +183,15 @@ def ingest(manifest: Manifest, options: IngestOptions, engine: EngineOptions) ->
     try:
         spill = _spill_logs(logs, spill_folder, options, engine)
         bad_lines = _bad_lines(spill, logs, options.max_bad_share)
+        n_lines = sum(chunk.n_lines for chunk in spill.chunks)
+        if bad_lines.height == n_lines:
+            shown = bad_lines.select("file", "line", "reason").head(1).iter_rows()
+            raise ValueError(
+                f"None of the {n_lines:,} rows of the logs can be used"
+                + "".join(
+                    f"; the first, {name} line {line}: {reason}" for name, line, reason in shown
+                )
+            )
         spill.save(known_items=known_items)
         counts = list(map_local(partial(count_bucket, spill, gap_ms), buckets, engine.workers))
         log_users = np.concatenate([count.user for count in counts])
@@ -184,7 +220,8 @@ def ingest(manifest: Manifest, options: IngestOptions, engine: EngineOptions) ->
         interactions,
         rows_read={file.path.name: spill.lines_of(number) for number, file in enumerate(logs)},
         side_rows_read=side.n_read,
-        duplicates={
+        duplicates=side.duplicates
+        | {
             file.path.name: sum(bucket.duplicates.get(number, 0) for bucket in built)
             for number, file in enumerate(logs)
         },
@@ -194,6 +231,11 @@ def ingest(manifest: Manifest, options: IngestOptions, engine: EngineOptions) ->
         unknown_users=len(np.setdiff1d(log_users, known_users)),
         unknown_items=len(item_ids) - len(known_items),
     )
+    read, sound, canonical = (step["rows"] for step in report["steps"])
+    logger.info(
+        "KuaiRand %s: %d rows read, %d exact duplicates dropped, %d rows quarantined, %d canonical rows",
+        manifest.variant, read, sound - canonical, read - sound, canonical,
+    )  # fmt: skip
     return Ingested(
         interactions,
         build_items(side, item_map),

@@ -45,23 +45,25 @@ class SideTables:
 
     tables: dict[str, pl.DataFrame]
     quarantine: pl.DataFrame
-    n_read: dict[str, int]  # records by file name, bad ones included
+    n_read: dict[str, int]  # records by file name, bad ones and duplicates included
+    duplicates: dict[str, int]  # exact duplicates dropped, by file name
 
 
 def read_side_tables(manifest: Manifest) -> SideTables:
     """Read users, videos and, where there are such files, captions and categories."""
-    tables, quarantines, n_read = {}, [], {}
+    tables, quarantines, n_read, duplicates = {}, [], {}, {}
     for role, (columns, key, multiline) in _TABLES.items():
         tables[role] = pl.DataFrame(schema=columns)
         for file in manifest.files_of(role):
             header = check_header(file.path, columns)
-            table, bad = read_text_table(
+            table, bad, n_duplicates = read_text_table(
                 file.path, header, columns, key, missing_code=MISSING_CODE, multiline=multiline
             )
             tables[role] = table
             quarantines.append(bad)
-            n_read[file.path.name] = table.height + bad.height
-    return SideTables(tables, pl.concat(quarantines), n_read)
+            n_read[file.path.name] = table.height + bad.height + n_duplicates
+            duplicates[file.path.name] = n_duplicates
+    return SideTables(tables, pl.concat(quarantines), n_read, duplicates)
 
 
 def id_map(raw_ids: NDArray[np.int64]) -> pl.DataFrame:

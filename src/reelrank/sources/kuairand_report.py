@@ -82,9 +82,10 @@ def ingestion_report(
             {
                 "file": file.path.name,
                 "role": file.role,
-                "rows_read": all_rows_read.get(file.path.name),  # null: header only
+                "rows_read": all_rows_read.get(file.path.name),  # null: only its header is read
                 "bad": bad.get(file.path.name, 0),
                 "duplicates": duplicates.get(file.path.name, 0),
+                "checksum": file.checksum,
             }
             for file in manifest.files
         ],

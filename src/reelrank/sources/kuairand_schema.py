@@ -18,6 +18,13 @@ DOWNLOADS: dict[Variant, str] = {
     for variant, folder in FOLDERS.items()
 }
 EXTRA_DOWNLOADS = "https://zenodo.org/records/18159199"
+# md5 of the files as published
+OFFICIAL_MD5 = {
+    "user_features_pure.csv": "c7ad8218429f511868c6335970555de5",
+    "video_features_basic_pure.csv": "628641f5eec078fcd9d50ce938cb8dc5",
+    "kuairand_video_captions.csv": "9fd4e7587ffd0c8dc289d013858fb229",
+    "kuairand_video_categories.csv": "8a4c772d3d8f8cf65fa1e1eb896f4177",
+}
 
 # Asia/Shanghai, no daylight saving time since 1991
 UTC_OFFSET_MS = 8 * 3_600_000

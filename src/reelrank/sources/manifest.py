@@ -8,14 +8,20 @@ from typing import Any, Literal, cast
 
 from reelrank.options import digest
 
+Checksum = Literal["official", "differs", ""]
+
 
 @dataclass(frozen=True)
 class RawFile:
-    """One raw file: what it holds (``role``), where it lies, how large it is."""
+    """One raw file: what it holds (``role``), where it lies, how large it is.
+
+    ``checksum`` says whether it is the published file; empty where no checksum is known or none was looked up.
+    """
 
     role: str
     path: Path
     bytes: int
+    checksum: Checksum = ""
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,10 @@ class Manifest:
             "variant": self.variant,
             "kind": self.kind,
             "root": str(self.root),
-            "files": [{"role": f.role, "path": str(f.path), "bytes": f.bytes} for f in self.files],
+            "files": [
+                {"role": f.role, "path": str(f.path), "bytes": f.bytes, "checksum": f.checksum}
+                for f in self.files
+            ],
             "licence": self.licence,
         }
 
@@ -64,6 +73,6 @@ class Manifest:
             variant=stored["variant"],
             kind=cast("Literal['world', 'files']", stored["kind"]),
             root=Path(stored["root"]),
-            files=tuple(RawFile(f["role"], Path(f["path"]), f["bytes"]) for f in stored["files"]),
+            files=tuple(RawFile(**f | {"path": Path(f["path"])}) for f in stored["files"]),
             licence=stored["licence"],
         )

@@ -1,7 +1,8 @@
 """CSV files with text in them: attributes of users and items, small beside the logs.
 
 Records are taken apart by the rules of RFC 4180 (quotes, doubled quotes, commas inside quotes), then typed column by
-column. Where text may hold line ends, ``line`` is where a record starts.
+column. Where text may hold line ends, ``line`` is where a record starts; a record whose quotes are unsound costs its
+first line only, so that one stray quote does not swallow what follows.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from reelrank.sources.integer_csv import COMMA, CR, LF, MAX_TEXT, QUOTE_MARK, is
 from reelrank.tables import Quarantine
 
 BLOCK_BYTES = 16 << 20
+MAX_RECORD_BYTES = 1 << 16  # a quote still open here is taken for a stray one
 PROBLEMS = (
     "",
     "empty line",
     "NUL byte",
-    "a quote is not closed, or text follows its end",
+    "a quote is not closed on its line or within 64 KiB, or text follows its end",
     "wrong number of fields",
     "not UTF-8",
 )
@@ -44,11 +46,12 @@ def read_text_table(
     *,
     missing_code: int,
     multiline: bool = False,
-) -> tuple[pl.DataFrame, pl.DataFrame]:
+) -> tuple[pl.DataFrame, pl.DataFrame, int]:
     """Read a table whose rows are identified by one non-negative integer.
 
     Numbers may be printed as floats (``720.0``); an empty field and ``missing_code`` are null. A ``Date`` is
-    ``YYYY-MM-DD``. Of several rows with one key the first is kept.
+    ``YYYY-MM-DD``. Of several rows with one key the first is kept: those equal to an earlier one in all columns are
+    dropped, those with other values quarantined.
 
     Args:
         path: file.
@@ -56,10 +59,11 @@ def read_text_table(
         columns: name to type: integers, Float64, Date, String, List(Int32) (numbers with commas between).
         key: the identifying column.
         missing_code: integer that stands for a missing value.
-        multiline: quoted text may hold line ends.
+        multiline: quoted text may hold line ends; a record with quotes is then at most 64 KiB long.
 
     Returns:
-        ``(table, quarantine)``: the columns in the order of ``columns``, and one row per record that was not taken.
+        ``(table, quarantine, n_duplicates)``: the columns in the order of ``columns``, one row per record that cannot be
+        used, and the number of exact duplicates dropped.
     """
     tables, refused = [], []
     for records, damaged in _blocks(path, header, multiline):
@@ -69,13 +73,20 @@ def read_text_table(
         refused += [damaged, checked.filter(~is_good).select("line", "reason", "text")]
         tables.append(checked.filter(is_good).select("line", "text", *typed))
     table = pl.concat(tables)
+    # few keys stand twice: only their rows are compared in full
+    repeated = table.filter(pl.col(key).is_duplicated())
+    distinct = repeated.unique([*columns], keep="first", maintain_order=True)
     is_first = pl.col(key).is_first_distinct()
-    twice = pl.format(f"{key} {{}} stands twice", key).alias("reason")
-    refused.append(table.filter(~is_first).select("line", twice, "text"))
+    twice = pl.format(f"{key} {{}} stands twice with other values", key).alias("reason")
+    refused.append(distinct.filter(~is_first).select("line", twice, "text"))
     quarantine = pl.concat(refused).with_columns(
         pl.col("text").str.slice(0, MAX_TEXT), file=pl.lit(path.name)
     )
-    return table.filter(is_first).drop("line", "text"), Quarantine.conform(quarantine.sort("line"))
+    return (
+        table.filter(is_first).drop("line", "text"),
+        Quarantine.conform(quarantine.sort("line")),
+        repeated.height - distinct.height,
+    )
 
 
 def _number(name: str) -> pl.Expr:
@@ -197,14 +208,17 @@ def _copy_pieces(
 
 
 @njit(cache=True)
-def _field_end(text: NDArray[np.uint8], at: int, multiline: bool) -> tuple[int, bool]:
-    """Where the comma or line end after a field stands (``len(text)`` if nowhere), and whether its quotes are sound."""
+def _field_end(text: NDArray[np.uint8], at: int, multiline: bool, limit: int) -> tuple[int, bool]:
+    """Where the comma or line end after a field stands (``len(text)`` if nowhere), and whether its quotes are sound.
+
+    Quotes must be closed before ``limit``.
+    """
     size = len(text)
     quoted = at < size and text[at] == QUOTE_MARK
     closed = not quoted
     if quoted:
         at += 1
-        while at < size and (multiline or text[at] != LF) and not closed:
+        while at < limit and (multiline or text[at] != LF) and not closed:
             doubled = text[at] == QUOTE_MARK and at + 1 < size and text[at + 1] == QUOTE_MARK
             closed = text[at] == QUOTE_MARK and not doubled
             at += 2 if doubled else 1
@@ -231,9 +245,10 @@ def _take_apart(
     n = at = line = 0
     while at < len(text):
         first, found, sound, is_last = at, 0, True, False
+        limit = min(first + MAX_RECORD_BYTES, len(text)) if multiline else len(text)
         stop = at
         while not is_last:
-            end, well_quoted = _field_end(text, at, multiline)
+            end, well_quoted = _field_end(text, at, multiline, limit)
             sound = sound and well_quoted
             is_last = end == len(text) or text[end] == LF
             stop = end - 1 if is_last and end > at and text[end - 1] == CR else end
@@ -244,6 +259,12 @@ def _take_apart(
             at = end + 1
         if at > len(text) and not at_end:
             return n, first
+        if not sound:  # the next record may start on the next line, whatever the quotes say
+            stop = first
+            while text[stop] != LF:
+                stop += 1
+            at = stop + 1
+            stop -= stop > first and text[stop - 1] == CR
         has_nul = False
         inner_lines = 0
         for i in range(first, stop):

@@ -71,7 +71,7 @@ class World(NamedTuple):
 def write_world(options: WorldOptions, root: Path) -> Path:
     """Write the world to ``root`` unless it stands there already.
 
-    ``<root>/KuaiRand-Pure/data`` gets every official file, ``…/modal`` one Parquet file per modality, ``<root>/_truth`` what
+    ``<root>/KuaiRand-Pure/data`` gets every official file (no random log if nothing is shown at random), ``…/modal`` one Parquet file per modality, ``<root>/_truth`` what
     :class:`reelrank.worlds.truth.Truth` reads. A world with the same options, written by the same code, is left
     untouched; an interrupted write leaves what was there.
 

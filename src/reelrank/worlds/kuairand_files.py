@@ -110,7 +110,8 @@ def log_columns(
 def file_rows(rng: np.random.Generator, frame: pl.DataFrame, part: NDArray[np.int64]) -> FileRows:
     """Which rows of ``frame`` stand in which log, in file order, and the line of each (header = 1).
 
-    Standard logs are two sorted parts one after the other, not sorted as a whole, and repeat some rows exactly.
+    Standard logs are two sorted parts one after the other, not sorted as a whole, and repeat some rows exactly. A world
+    without random exposures has no random log.
     """
     random = frame["is_rand"].to_numpy() == 1
     second = frame["date"].to_numpy() >= SECOND_FILE_DATE
@@ -125,7 +126,8 @@ def file_rows(rng: np.random.Generator, frame: pl.DataFrame, part: NDArray[np.in
         copies = 1 + (rng.random(len(rows)) < DUPLICATE_SHARE / (1 - DUPLICATE_SHARE))
         out[role] = (np.repeat(rows, copies), 2 + np.cumsum(copies) - copies)
     rows = np.flatnonzero(random)
-    out["log_random"] = (rows, 2 + np.arange(len(rows)))
+    if len(rows):
+        out["log_random"] = (rows, 2 + np.arange(len(rows)))
     return out
 
 

@@ -57,8 +57,8 @@ class WorldOptions(Options):
 
     seed: int = Field(0, ge=0, lt=2**31, description="of every random draw")
     variant: Literal["pure"] = Field("pure", description="official folder and file names")
-    users: int = Field(500, ge=200, le=2_000_000, description="users; fewer than 200 train nothing")
-    videos: int = Field(600, ge=100, le=2_000_000, description="videos = pool of the random log")
+    users: int = Field(600, ge=200, le=2_000_000, description="users; fewer than 200 train nothing")
+    videos: int = Field(500, ge=100, le=2_000_000, description="videos = pool of the random log")
     exposures_per_user: float = Field(
         100.0, ge=10, le=5_000, description="mean rows of the standard logs per user"
     )

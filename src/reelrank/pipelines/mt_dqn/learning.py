@@ -182,8 +182,11 @@ def learn(
     step = dqn_step if model.learns_q else supervised_step
 
     def warn(history: Sequence[Mapping[str, float]]) -> None:
+        before = failure_warnings(history[:-1], learning.limit) if len(history) > 1 else []
+        known = {sentence.split(" is ")[0] for sentence in before}
         for sentence in failure_warnings(history, learning.limit):
-            log.warning(sentence)
+            if sentence.split(" is ")[0] not in known:  # once, not every epoch
+                log.warning(sentence)
 
     return fit(
         model,
