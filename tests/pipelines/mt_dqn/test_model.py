@@ -9,6 +9,7 @@ from reelrank.models.inputs import InputSpec
 from reelrank.pipelines.mt_dqn.baselines import ConcatModal, VanillaDQN, fit_popularity
 from reelrank.pipelines.mt_dqn.model import MTDQN
 from reelrank.pipelines.mt_dqn.options import MTDQNOptions, PopularityOptions
+from reelrank.tables import SPLITS
 
 
 def built(model_class, name, inputs, **changes):
@@ -193,3 +194,16 @@ def test_popularity_by_hand():
     torch.testing.assert_close(like, torch.tensor([1.4 / 5, 0.4 / 4, 0.2]))
     assert (out.value == 2.0).all()
     torch.testing.assert_close(out.reward[0, 0], inputs.stream.r_immediate[:5].mean())
+
+
+def test_what_was_fitted_on_train_rows_is_not_refitted_on_other_inputs():
+    """A restored model predicts what was saved, also when the log has grown."""
+    inputs = model_inputs()
+    all_test = events_frame().with_columns(split=pl.lit("test", pl.Enum(SPLITS)))
+    other = model_inputs(events=all_test)
+    fitted = fit_popularity(inputs, PopularityOptions())
+    vanilla = built(VanillaDQN, "vanilla_dqn", inputs)
+    for model in (fitted, vanilla):
+        before = copy.deepcopy(model.state_dict())
+        model.refresh(other)
+        assert all(torch.equal(t, model.state_dict()[name]) for name, t in before.items())

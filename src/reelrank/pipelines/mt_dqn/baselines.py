@@ -110,6 +110,8 @@ class VanillaDQN(RankingModel):
         return outputs
 
     def _refresh(self, inputs: ModelInputs) -> None:
+        if self.refreshed:  # the vocabulary is the one that the embeddings were trained with
+            return
         stream = inputs.stream
         rows = stream.trained_rows()
         for row, ids in ((self.user_row, stream.user[rows]), (self.item_row, stream.item[rows])):
@@ -150,6 +152,8 @@ class Popularity(RankingModel):
         )
 
     def _refresh(self, inputs: ModelInputs) -> None:
+        if self.refreshed:  # fitted once: a restored model predicts what was saved
+            return
         stream, rows = inputs.stream, inputs.stream.trained_rows()
         item, labels = stream.item[rows], stream.labels[rows]
         positives = _sum_by_item(labels.nan_to_num(0.0), item, stream)
