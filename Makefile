@@ -10,7 +10,7 @@ KEEP ?= 5
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint types contract claims viz notebook bench docs prune clean
+.PHONY: help install run test lint claims viz notebook bench docs prune clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12

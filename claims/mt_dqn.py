@@ -65,13 +65,11 @@ def seeded(seed: int, **world: Any) -> dict[str, Any]:
     }
 
 
-def gain(
-    catalog: DataCatalog, metric: str, group: str, weighting: str, over: str = "popularity"
-) -> ResultRow:
-    """The paired difference of MT-DQN with another variant."""
+def gain(catalog: DataCatalog, metric: str, group: str, weighting: str) -> ResultRow:
+    """The paired difference of MT-DQN with popularity."""
     rows = catalog["mt_dqn.results"].load()
     row = rows.filter(
-        metric=metric, group=group, weighting=weighting, variant="mt_dqn", paired_with=over
+        metric=metric, group=group, weighting=weighting, variant="mt_dqn", paired_with="popularity"
     ).row(0, named=True)
     fields = ("variant", "metric", "value", "n", "ci_low", "ci_high", "reliable", "group", "weighting", "paired_with", "p_value")  # fmt: skip
     return ResultRow(**{name: row[name] for name in fields})
@@ -105,6 +103,8 @@ def judge(seed: int, scratch: Path) -> Iterator[Verdict]:
     prepared = run(seeded(seed), folder, to_nodes=["mt_dqn.assemble", "mt_dqn.describe_sizes"])
     prepared["mt_dqn.events"].save(shuffle_labels(prepared["mt_dqn.events"].load(), seed))
     shuffled = run(seeded(seed), folder, from_inputs=["mt_dqn.events"])
+    # Not "equal to a random order": in test it still reads true feedback from the graph, through weights that mean
+    # nothing, so its order of items is arbitrary but the same for all, and falls on either side of random.
     for metric in METRICS:
         row = gain(shuffled, *metric)
         yield Verdict(
@@ -114,18 +114,6 @@ def judge(seed: int, scratch: Path) -> Iterator[Verdict]:
             row,
             row.ci_high is not None and row.ci_high < NO_GAIN,
         )
-
-    row = gain(shuffled, "ndcg@5", "logged", "binary", over="random")
-    yield Verdict(
-        "with train labels shuffled MT-DQN ranks logged lists like a random order",
-        f"the paired 95 % interval lies inside ±{NO_GAIN}",
-        seed,
-        row,
-        row.ci_low is not None
-        and row.ci_high is not None
-        and row.ci_low > -NO_GAIN
-        and row.ci_high < NO_GAIN,
-    )
 
     log.info("seed %d: %s replaced by noise", seed, NOISED)
     noised = run(
@@ -155,7 +143,7 @@ def page(verdicts: list[Verdict], results: pl.DataFrame) -> str:
     return render_page(
         "Claims on planted truth",
         f"{held} of {len(verdicts)} hold. MT-DQN on the KuaiRand sample world, base sizes.",
-        [Section("MT-DQN", "Values are MT-DQN minus the named rival, or the change of a gate weight. "
+        [Section("MT-DQN", "Values are MT-DQN minus popularity, or the change of a gate weight. "
                  "Seeds change the world and the initial weights together.", tables=[table])],
         {
             "run id": first["run_id"],
