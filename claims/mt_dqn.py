@@ -34,6 +34,9 @@ ROOT = Path(__file__).parents[1]
 NO_GAIN = 0.02  # margin in NDCG below which a gain counts as vanished
 NOISE_DB = -60.0  # a modality at this SNR shows noise only
 NOISED = "visual"
+# As many exposures a video as in the real rows (30). With the 500 videos of `base` (120 exposures each) the gate need not
+# fall: a noise vector that is fixed per video works as its id, and the network learns videos by heart from it.
+GATE_WORLD = {"videos": 2000}
 METRICS = (("true_ndcg@5", "catalogue", ""), ("ndcg@5", "logged", "binary"))
 
 
@@ -116,12 +119,14 @@ def judge(seed: int, scratch: Path) -> Iterator[Verdict]:
         )
 
     log.info("seed %d: %s replaced by noise", seed, NOISED)
-    noised = run(
-        seeded(seed, **{NOISED: {"snr_db": NOISE_DB}}), scratch / "noised", to_nodes=["mt_dqn.export_fusion"]
-    )  # fmt: skip
-    change = gate_change(plain, noised, seed)
+    noise = {**GATE_WORLD, NOISED: {"snr_db": NOISE_DB}}
+    seen, noised = (
+        run(seeded(seed, **world), scratch / name, to_nodes=["mt_dqn.export_fusion"])
+        for name, world in (("seen", GATE_WORLD), ("noised", noise))
+    )
+    change = gate_change(seen, noised, seed)
     yield Verdict(
-        f"with {NOISED} replaced by noise its mean gate weight falls",
+        f"with {NOISED} replaced by noise its mean gate weight falls ({GATE_WORLD['videos']:,} videos)",
         "the 95 % interval over items of the change lies below 0",
         seed,
         ResultRow.from_estimate("mt_dqn", "gate_weight_change", change, group=NOISED),
@@ -144,7 +149,8 @@ def page(verdicts: list[Verdict], results: pl.DataFrame) -> str:
         "Claims on planted truth",
         f"{held} of {len(verdicts)} hold. MT-DQN on the KuaiRand sample world, base sizes.",
         [Section("MT-DQN", "Values are MT-DQN minus popularity, or the change of a gate weight. "
-                 "Seeds change the world and the initial weights together.", tables=[table])],
+                 "Seeds change the world and the initial weights together. The gate is judged where a video has 30 exposures, as in the "
+                 "real rows: in the base world a fixed noise vector works as a video's id, and its gate need not fall.", tables=[table])],
         {
             "run id": first["run_id"],
             "code version": first["code_version"],
