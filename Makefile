@@ -60,4 +60,6 @@ prune: $(STAMP)  ## drop all but the newest KEEP=5 versions of versioned outputs
 
 clean:  ## remove what runs made; raw files that you put into data/01_raw stay
 	rm -rf data/01_raw/sample data/01_raw/test data/01_raw/*/*_manifest.json build .viz
+	# Numba does not see that a kernel which another file's kernel calls has changed
+	find src -name '*.nb[ci]' -delete
 	find data -mindepth 2 -path 'data/0[2-8]_*' ! -name .gitkeep -delete
