@@ -7,11 +7,10 @@ a *bucket* function sees every row of its users. Neither knows which engine runs
 from __future__ import annotations
 
 import json
-import multiprocessing
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -26,11 +25,21 @@ R = TypeVar("R")
 META_FILE = "_table.json"
 
 
+class SparkOptions(Options):
+    """Where Spark runs."""
+
+    master: str = Field("local[2]", description="address of the cluster, or local[n]")
+    settings: dict[str, str] = Field({}, description="Spark properties")
+
+
 class EngineOptions(Options):
     """How bucket and chunk functions are run."""
 
-    engine: Literal["local"] = Field("local", description="local: a process pool on this machine")
-    workers: int = Field(1, ge=1, le=256, description="processes; 1 runs in this process")
+    engine: Literal["local", "spark"] = Field(
+        "local", description="local: threads on this machine; spark: a cluster (extra [spark])"
+    )
+    workers: int = Field(1, ge=1, le=256, description="threads of the local engine")
+    spark: SparkOptions = Field(SparkOptions(), description="of the spark engine")
     n_buckets: int = Field(
         8, ge=1, le=4096, description="user buckets; memory is bounded by one bucket per worker"
     )
@@ -91,14 +100,25 @@ def bucket_path(folder: Path, bucket: int) -> Path:
     return folder / f"bucket={bucket:05d}.parquet"
 
 
-def map_local(function: Callable[[T], R], tasks: Iterable[T], workers: int) -> Iterator[R]:
-    """Apply ``function`` to every task, in order; in this process when ``workers`` is 1."""
-    if workers == 1:
+def map_tasks(
+    function: Callable[[T], R], tasks: Iterable[T], options: EngineOptions
+) -> Iterator[R]:
+    """Apply a chunk or bucket function to every task, in order, on the engine of the options."""
+    if options.engine == "spark":
+        from reelrank.spark import map_spark  # noqa: PLC0415 (an extra)
+
+        yield from map_spark(function, tasks, options)
+    elif options.workers == 1:
         yield from map(function, tasks)
-        return
-    # Polars and torch keep threads: a forked child may deadlock on their locks.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(function, tasks)
+    else:
+        # Polars, Arrow and our kernels work outside the interpreter lock: threads share memory and start at once
+        with ThreadPoolExecutor(options.workers) as pool:
+            yield from pool.map(function, tasks)
+
+
+def write_bucket(frame: pl.DataFrame, path: Path) -> None:
+    """Store one bucket's rows."""
+    frame.write_parquet(path, compression="zstd", compression_level=1)
 
 
 def finish_table(
@@ -118,9 +138,7 @@ class _BucketTask:
 
     def __call__(self, bucket: int) -> int:
         frame = self.function(*(table.read(bucket) for table in self.inputs))
-        frame.write_parquet(
-            bucket_path(self.folder, bucket), compression="zstd", compression_level=1
-        )
+        write_bucket(frame, bucket_path(self.folder, bucket))
         return frame.height
 
 
@@ -152,9 +170,7 @@ def map_buckets(
     n_buckets = counts.pop()
     try:
         heights = list(
-            map_local(
-                _BucketTask(function, tuple(inputs), folder), range(n_buckets), options.workers
-            )
+            map_tasks(_BucketTask(function, tuple(inputs), folder), range(n_buckets), options)
         )
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)

@@ -28,7 +28,7 @@ from reelrank.pipelines.mt_dqn.options import (
     SizeOptions,
     VanillaDQNOptions,
 )
-from reelrank.sources.kuairand import IngestOptions
+from reelrank.sources.ingest import LogOptions
 from reelrank.training.options import TrainOptions
 from reelrank.worlds.kuairand import WorldOptions
 
@@ -37,7 +37,7 @@ class KuaiRandParameters(Options):
     """Block ``kuairand``."""
 
     raw: RawOptions
-    ingest: IngestOptions
+    ingest: LogOptions
     split: SplitOptions
     history: HistoryOptions
     proxy: ProxyOptions

@@ -144,7 +144,10 @@ class IdMap(CanonicalTable):
     """Raw id of each dense id."""
 
     dense_id: pl.Int32 = pa.Field(ge=0, unique=True, description="0 … n−1")
-    raw_id: pl.Int64 = pa.Field(unique=True, description="id in the official files")
+    raw_id: pl.Int64 = pa.Field(
+        unique=True, description="id in the official files; where ids are text a 63-bit hash of it"
+    )
+    raw_text: pl.String = pa.Field(nullable=True, description="the id where ids are text")
 
 
 class Quarantine(CanonicalTable):
@@ -325,6 +328,33 @@ class Results(CanonicalTable):
     cell: pl.String = pa.Field(nullable=True, description="cell of the experiment's grid")
 
 
+class LastNeighbours(CanonicalTable):
+    """The last rows of the same user, or of the same item, strictly before each row (METHODS §3.6)."""
+
+    node_id: pl.Int32 = pa.Field(ge=0, description="dense user id or item id (bucket key)")
+    row_id: pl.Int64 = pa.Field(ge=0, description="key of `interactions`")
+    neighbours: pl.List(pl.Int64) = pa.Field(
+        description="row_id of the node's last k rows, newest first, −1 where there are fewer"
+    )
+
+
+class CandidateSets(CanonicalTable):
+    """What could have been shown at each request: its items, and a sample of the others with known probabilities."""
+
+    user_id: pl.Int32 = pa.Field(ge=0, description="dense user id (bucket key)")
+    request_id: pl.Int64 = pa.Field(ge=0, description="request of `interactions`")
+    item_id: pl.Int32 = pa.Field(ge=0, description="candidate, once per request")
+    shown: pl.Int8 = pa.Field(
+        isin=[0, 1], description="1 = was shown in the request", metadata={"unit": "0/1"}
+    )
+    probability: pl.Float32 = pa.Field(
+        gt=0,
+        le=1,
+        description="probability that the item is in this set, given the request: 1 if shown, else of the draw",
+    )
+
+
 ALL_TABLES: tuple[type[CanonicalTable], ...] = (
     Interactions, Items, Users, IdMap, Quarantine, SocialEdges, Splits, Histories, Rewards, Events, ItemModal, Results,
+    LastNeighbours, CandidateSets,
 )  # fmt: skip

@@ -24,7 +24,8 @@ from support.kuairand_files import (
 
 from reelrank.buckets import EngineOptions
 from reelrank.sources.errors import EmptyFile, MissingRawFiles, TooManyBadRows, WrongHeader
-from reelrank.sources.kuairand import IngestOptions, find_files, ingest
+from reelrank.sources.ingest import LogOptions
+from reelrank.sources.kuairand import find_files, ingest
 from reelrank.sources.kuairand_report import uniformity
 from reelrank.sources.kuairand_schema import (
     CAPTION_COLUMNS,
@@ -40,7 +41,7 @@ from reelrank.tables import IdMap, Interactions, Items, Quarantine, Users
 
 
 def run(root, n_buckets=2, workers=1, **options):
-    options = IngestOptions(**({"max_bad_share": 1.0} | options))
+    options = LogOptions(**({"max_bad_share": 1.0} | options))
     staging = Path(root) / "staging"
     engine = EngineOptions(n_buckets=n_buckets, workers=workers, staging=staging)
     return ingest(find_files(Path(root), "pure"), options, engine)
@@ -213,7 +214,7 @@ def test_a_bad_line_is_quarantined_with_its_place_and_reason(tmp_path, line, rea
     assert bad["text"] == line.replace("\0", "␀")
     assert rows(got)["row_id"].to_list() == [5, 2]
     assert got.report["files"][0] | {"role": ""} == {
-        "file": STANDARD, "role": "", "rows_read": 4, "bad": 1, "duplicates": 1, "checksum": "",
+        "file": STANDARD, "role": "", "rows_read": 4, "bad": 1, "duplicates": 1, "excluded": {}, "checksum": "",
     }  # fmt: skip
 
 
@@ -311,7 +312,7 @@ def test_exact_duplicates_of_optional_tables_are_dropped(tmp_path, name, columns
     lines = [line, other, line, conflict, conflict]
     got = run(write_release(tmp_path, **{name: table(columns, lines)}))
     assert got.report["files"][-1] | {"role": "", "checksum": ""} == {
-        "file": name, "role": "", "rows_read": 5, "bad": 1, "duplicates": 2, "checksum": "",
+        "file": name, "role": "", "rows_read": 5, "bad": 1, "duplicates": 2, "excluded": {}, "checksum": "",
     }  # fmt: skip
     assert got.quarantine["reason"].to_list() == ["final_video_id 0 stands twice with other values"]
     assert got.items["caption" if "caption" in name else "category_1"].null_count() == 1
@@ -410,11 +411,11 @@ def test_exact_duplicates_go_and_near_ones_stay(tmp_path):
 
 def test_the_row_counts_are_logged(tmp_path, caplog):
     root = write_release(tmp_path, **{STANDARD: log(log_line(), log_line(), GOOD, "x", GOOD, GOOD)})
-    with caplog.at_level(logging.INFO, "reelrank.sources.kuairand"):
+    with caplog.at_level(logging.INFO, "reelrank.sources.report"):
         run(root)
     logged = [record.getMessage() for record in caplog.records if record.levelname == "INFO"]
     assert logged == [
-        "KuaiRand pure: 6 rows read, 3 exact duplicates dropped, 1 rows quarantined, 2 canonical rows"
+        "kuairand pure: 6 rows read, 1 quarantined, 0 no interactions, 3 exact duplicates dropped, 2 canonical rows"
     ]
 
 
@@ -470,7 +471,7 @@ def test_published_counts_stand_beside_the_measured_ones(tmp_path):
         "fact": "standard_rows", "published": 1_436_609, "measured": 2, "status": "partial",
     }  # fmt: skip
     engine = EngineOptions(n_buckets=1, staging=tmp_path / "staging")
-    world = ingest(find_files(root, "pure", "world"), IngestOptions(), engine)
+    world = ingest(find_files(root, "pure", "world"), LogOptions(), engine)
     assert {fact["status"] for fact in world.report["facts"]} == {"generated"}
     assert world.report["random_log_uniformity"] is None
 
@@ -541,7 +542,7 @@ def test_two_workers_give_what_one_gives(tmp_path):
 def test_real_pure_rows_come_in_whole(real_data, tmp_path):
     manifest = find_files(real_data, "pure")
     engine = EngineOptions(n_buckets=3, staging=tmp_path)
-    got = ingest(manifest, IngestOptions(), engine)
+    got = ingest(manifest, LogOptions(), engine)
     files = {file["role"]: file for file in got.report["files"]}
     assert files["log_standard_1"]["rows_read"] == 696
     assert files["log_standard_2"]["rows_read"] == 169_924

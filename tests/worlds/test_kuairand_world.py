@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from sklearn.linear_model import LogisticRegression
 
 from reelrank.buckets import EngineOptions
-from reelrank.sources.kuairand import IngestOptions, find_files, ingest
+from reelrank.sources.ingest import LogOptions
+from reelrank.sources.kuairand import find_files, ingest
 from reelrank.sources.kuairand_schema import FILES, RANDOM_LOG, RELEASE_STOP_MS
 from reelrank.worlds.kuairand import write_world
 from reelrank.worlds.kuairand_options import ModalityOptions, WorldOptions
@@ -151,7 +152,7 @@ def test_a_world_without_random_exposures_has_no_random_log(tmp_path):
     manifest = find_files(root, "pure", "world")
     assert RANDOM_LOG not in {file.role for file in manifest.files}
     engine = EngineOptions(n_buckets=1, staging=tmp_path / "staging")
-    got = ingest(manifest, IngestOptions(), engine)
+    got = ingest(manifest, LogOptions(), engine)
     assert got.interactions.n_rows == Truth.load(root).exposures().collect().height
     assert got.report["is_rand_rows"] == 0
     assert got.report["random_log_uniformity"] is None

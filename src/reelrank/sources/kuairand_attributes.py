@@ -7,11 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from reelrank.sources.integer_csv import check_header
 from reelrank.sources.kuairand_schema import (
     CAPTION_COLUMNS,
     CATEGORY_COLUMNS,
@@ -22,9 +19,10 @@ from reelrank.sources.kuairand_schema import (
     UTC_OFFSET_MS,
     VIDEO_BASIC_COLUMNS,
 )
+from reelrank.sources.log_csv import check_header
 from reelrank.sources.manifest import Manifest
 from reelrank.sources.text_csv import read_text_table
-from reelrank.tables import IdMap, Items
+from reelrank.tables import Items
 
 # role → (columns with types, key, may text hold line ends)
 _TABLES: dict[str, tuple[dict[str, pl.DataType], str, bool]] = {
@@ -66,15 +64,10 @@ def read_side_tables(manifest: Manifest) -> SideTables:
     return SideTables(tables, pl.concat(quarantines), n_read, duplicates)
 
 
-def id_map(raw_ids: NDArray[np.int64]) -> pl.DataFrame:
-    """Dense ids 0 … n−1 of sorted raw ids, shape (n,)."""
-    return IdMap.conform(pl.DataFrame({"dense_id": np.arange(len(raw_ids)), "raw_id": raw_ids}))
-
-
 def build_users(side: SideTables, user_map: pl.DataFrame) -> pl.DataFrame:
     """One row per user of the map; a user without attributes has nulls."""
     raw = side.tables["user_features"]
-    users = user_map.rename({"dense_id": "dense", "raw_id": "user_id"}).join(
+    users = user_map.select(dense="dense_id", user_id="raw_id").join(
         raw, on="user_id", how="left", maintain_order="left"
     )
     return users.drop("user_id").rename({"dense": "user_id"})
@@ -86,7 +79,7 @@ def build_items(side: SideTables, item_map: pl.DataFrame) -> pl.DataFrame:
         side.tables[role].rename({_TABLES[role][1]: "raw_id"})
         for role in ("video_features_basic", "captions", "categories")
     )
-    joined = item_map
+    joined = item_map.drop("raw_text")
     for table in (basic, captions.drop("duration"), categories):
         joined = joined.join(table, on="raw_id", how="left", maintain_order="left")
     items = joined.select(

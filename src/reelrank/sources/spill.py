@@ -6,39 +6,32 @@ can be read alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from numba import njit
 from numpy.typing import NDArray
 
 
 def write_spill(
-    path: Path,
-    columns: Mapping[str, NDArray[np.integer]],
-    bucket: NDArray[np.integer],
-    n_buckets: int,
+    path: Path, rows: pl.DataFrame, bucket: NDArray[np.integer], n_buckets: int
 ) -> None:
     """Write the rows of each bucket as one record batch, keeping their order.
 
     Args:
         path: file to write.
-        columns: arrays of shape (n,).
+        rows: (n,) rows.
         bucket: shape (n,), values 0 … n_buckets − 1.
         n_buckets: batches to write; a bucket without rows gets an empty one.
     """
-    small = bucket.astype(np.int16)
-    order = np.argsort(small, kind="stable")
-    ends = np.cumsum(np.bincount(small, minlength=n_buckets))
-    parted = {name: values[order] for name, values in columns.items()}
-    schema = pa.schema([(name, pa.from_numpy_dtype(v.dtype)) for name, v in parted.items()])
-    options = pa.ipc.IpcWriteOptions(compression="lz4")
-    with pa.ipc.new_file(str(path), schema, options=options) as writer:
-        for start, end in zip(ends - np.diff(ends, prepend=0), ends, strict=True):
-            arrays = [pa.array(values[start:end]) for values in parted.values()]
-            writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
+    order, ends = _part(bucket, n_buckets)
+    table = rows[order].rechunk().to_arrow()
+    with pa.ipc.new_file(str(path), table.schema) as writer:
+        for start, end in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True):
+            batch = table.slice(start, end - start).to_batches()
+            writer.write_batch(batch[0] if batch else pa.RecordBatch.from_pylist([], table.schema))
 
 
 def read_spill(path: Path, bucket: int, columns: list[str] | None = None) -> pl.DataFrame:
@@ -52,4 +45,21 @@ def read_spill(path: Path, bucket: int, columns: list[str] | None = None) -> pl.
             )
         frame = pl.from_arrow(reader.get_batch(bucket))
     assert isinstance(frame, pl.DataFrame)
-    return frame
+    return frame if columns is None else frame.select(columns)
+
+
+@njit(cache=True, nogil=True)
+def _part(
+    bucket: NDArray[np.integer], n_buckets: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Stable order of the rows by bucket, and where each bucket starts and ends in it (n_buckets + 1)."""
+    ends = np.zeros(n_buckets + 1, np.int64)
+    for i in range(len(bucket)):
+        ends[bucket[i] + 1] += 1
+    ends = np.cumsum(ends)
+    place = ends[:-1].copy()
+    order = np.empty(len(bucket), np.int64)
+    for i in range(len(bucket)):
+        order[place[bucket[i]]] = i
+        place[bucket[i]] += 1
+    return order, ends

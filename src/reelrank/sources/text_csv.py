@@ -16,7 +16,7 @@ import pyarrow as pa
 from numba import njit
 from numpy.typing import NDArray
 
-from reelrank.sources.integer_csv import COMMA, CR, LF, MAX_TEXT, QUOTE_MARK, is_utf8
+from reelrank.sources.log_csv import COMMA, CR, LF, MAX_TEXT, QUOTE_MARK, is_utf8
 from reelrank.tables import Quarantine
 
 BLOCK_BYTES = 16 << 20

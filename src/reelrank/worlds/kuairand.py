@@ -6,8 +6,6 @@ Source: METHODS §8.2 (synthetic generator), ARCHITECTURE choices 2 and 7. Margi
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -18,10 +16,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from reelrank.options import digest
 from reelrank.sources import kuairand_schema as official
 from reelrank.worlds import kuairand_files as files
 from reelrank.worlds import latent
+from reelrank.worlds.folder import TRUTH_FOLDER, write_once
 from reelrank.worlds.kuairand_options import WorldOptions
 from reelrank.worlds.policy import Policy, alias_table, calibrate
 from reelrank.worlds.response import (
@@ -36,7 +34,7 @@ from reelrank.worlds.response import (
     video_records,
 )
 from reelrank.worlds.sessions import HOURLY, SESSION_COLUMNS, Log, Schedule, simulate, tab_cdf
-from reelrank.worlds.truth import FEEDBACK_TERMS, REWARD_TERMS, TRUTH_FOLDER, save_truth
+from reelrank.worlds.truth import FEEDBACK_TERMS, REWARD_TERMS, save_truth
 
 __all__ = ["World", "WorldOptions", "generate", "write_world"]
 
@@ -72,8 +70,7 @@ def write_world(options: WorldOptions, root: Path) -> Path:
     """Write the world to ``root`` unless it stands there already.
 
     ``<root>/KuaiRand-Pure/data`` gets every official file (no random log if nothing is shown at random), ``…/modal`` one Parquet file per modality, ``<root>/_truth`` what
-    :class:`reelrank.worlds.truth.Truth` reads. A world with the same options, written by the same code, is left
-    untouched; an interrupted write leaves what was there.
+    :class:`reelrank.worlds.truth.Truth` reads.
 
     Returns:
         ``root``.
@@ -81,25 +78,7 @@ def write_world(options: WorldOptions, root: Path) -> Path:
     Raises:
         FileExistsError: ``root`` holds files that no world wrote.
     """
-    root = Path(root)
-    fingerprint = {"options": options.model_dump(mode="json"), "code": _code_digest()}
-    marker = root / TRUTH_FOLDER / "fingerprint.json"
-    if marker.is_file():
-        if json.loads(marker.read_text(encoding="utf-8")) == fingerprint:
-            return root
-    elif root.is_dir() and any(p.name != ".gitkeep" for p in root.iterdir()):
-        raise FileExistsError(f"{root} holds files that are not a generated world; name an empty folder")  # fmt: skip
-    fresh, stale = (root.with_name(f".{root.name}.{state}") for state in ("partial", "stale"))
-    for leftover in (fresh, stale):
-        shutil.rmtree(leftover, ignore_errors=True)
-    _write(options, generate(options), fresh)
-    text = json.dumps(fingerprint, indent=1, sort_keys=True)
-    (fresh / TRUTH_FOLDER / "fingerprint.json").write_text(text + "\n", encoding="utf-8")
-    if root.exists():
-        root.rename(stale)
-    fresh.rename(root)
-    shutil.rmtree(stale, ignore_errors=True)
-    return root
+    return write_once(root, options, lambda folder: _write(options, generate(options), folder))
 
 
 def generate(options: WorldOptions) -> World:
@@ -332,8 +311,3 @@ def _write_truth(
     edges = pl.DataFrame({"src": world.graph.src, "dst": world.graph.dst})
     edges.write_parquet(folder / "social_edges.parquet")
     save_truth(folder, o.model_dump(mode="json"), world.response, world.policy)
-
-
-def _code_digest() -> str:
-    sources = [*sorted(Path(__file__).parent.glob("*.py")), Path(official.__file__)]
-    return digest([path.read_text(encoding="utf-8") for path in sources])

@@ -13,6 +13,7 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 from safetensors.numpy import load_file, save_file
 
+from reelrank.worlds.folder import TRUTH_FOLDER
 from reelrank.worlds.policy import Policy
 from reelrank.worlds.response import (
     EXPECTED,
@@ -27,7 +28,6 @@ from reelrank.worlds.response import (
     expected_rows,
 )
 
-TRUTH_FOLDER = "_truth"
 REWARD_TERMS = ("watch_ratio", "like", "follow", "comment", "forward", "hate")
 FEEDBACK_TERMS = EXPECTED[:7]
 

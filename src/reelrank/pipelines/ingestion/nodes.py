@@ -10,7 +10,8 @@ from pydantic import Field, model_validator
 
 from reelrank.buckets import BucketedTable, EngineOptions
 from reelrank.options import Options
-from reelrank.sources.kuairand import IngestOptions, find_files, ingest
+from reelrank.sources.ingest import LogOptions
+from reelrank.sources.kuairand import find_files, ingest
 from reelrank.sources.manifest import Manifest
 from reelrank.worlds.kuairand import WorldOptions, write_world
 
@@ -41,7 +42,7 @@ def provide_kuairand(raw: RawOptions, world: WorldOptions) -> dict[str, Any]:
 
 
 def ingest_kuairand(
-    raw_manifest: dict[str, Any], options: IngestOptions, engine: EngineOptions
+    raw_manifest: dict[str, Any], options: LogOptions, engine: EngineOptions
 ) -> tuple[
     BucketedTable,
     pl.DataFrame,
