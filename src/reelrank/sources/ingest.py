@@ -302,15 +302,11 @@ class Spill:
             np.save(self.folder / f"{name}.npy", array)
 
     def read(self, bucket: int, columns: list[str] | None = None) -> pl.DataFrame:
-        """The rows of a bucket, duplicates included, in file order; what a log lacks is null."""
-        frames = (read_spill(chunk.path, bucket, columns) for chunk in self.chunks)
-        return pl.concat(frames, how="diagonal").rechunk()
-
-    def row_ids(self, bucket: int) -> NDArray[np.int64]:
-        """``row_id`` of each of those rows."""
-        lines = (read_spill(chunk.path, bucket, ["line"])["line"] for chunk in self.chunks)
-        firsts = zip(lines, self.first_row_ids, strict=True)
-        return np.concatenate([line.to_numpy() + np.int64(first) for line, first in firsts])
+        """The rows of a bucket, duplicates included, in file order with ``row_id``; what a log lacks is null."""
+        frames = [read_spill(chunk.path, bucket, columns) for chunk in self.chunks]
+        first = np.repeat(self.first_row_ids, [frame.height for frame in frames])
+        rows = pl.concat(frames, how="diagonal").rechunk()
+        return rows.with_columns(row_id=rows["line"].to_numpy() + first).drop("line")
 
 
 @dataclass(frozen=True)
@@ -329,15 +325,15 @@ class BucketCount:
 
 def arrange_bucket(spill: Spill, gap_ms: int, bucket: int) -> BucketCount:
     """Find the order (user, time, file order) of a bucket's rows without duplicates, keep it beside the spill, and count (bucket function)."""
-    rows = spill.read(bucket, ["user_id", "item_id", "ts_ms", "row_hash"])
-    user_id, item_id, ts_ms, row_hash = (rows[name].to_numpy() for name in rows.columns)
+    rows = spill.read(bucket, ["user_id", "item_id", "ts_ms", "row_hash", "line"])
+    user_id, item_id, ts_ms, row_hash, row_id = (rows[name].to_numpy() for name in rows.columns)
     users, code = ranks(user_id)
     order = _order(code, ts_ms, len(users))
     is_repeated, longest = _repeated(order, code, item_id, ts_ms, row_hash)
     if longest > LONG_RUN:
-        in_order = rows[order]
-        is_repeated = ~in_order.select(pl.struct(pl.all()).is_first_distinct()).to_series().to_numpy()  # fmt: skip
-    dropped = Counter((spill.row_ids(bucket)[order[is_repeated]] // FILE_ROWS).tolist())
+        same = pl.struct(pl.exclude("row_id"))
+        is_repeated = ~rows[order].select(same.is_first_distinct()).to_series().to_numpy()
+    dropped = Counter((row_id[order[is_repeated]] // FILE_ROWS).tolist())
     order = order[~is_repeated]
     user, ts_ms = code[order], ts_ms[order]
     request, session = request_and_session_ids(user, ts_ms, gap_ms)
@@ -356,7 +352,7 @@ def build_bucket(spill: Spill, gap_ms: int, folder: Path, bucket: int) -> int:
     """Number and store the rows of one bucket in their order (bucket function); answers how many."""
     order, user = spill.load(f"order-{bucket}"), spill.load(f"user-{bucket}")
     dense = np.searchsorted(spill.load("user_ids"), spill.load(f"users-{bucket}"))
-    rows = spill.read(bucket).with_columns(row_id=spill.row_ids(bucket))[order]
+    rows = spill.read(bucket)[order]
     request, session = request_and_session_ids(user, rows["ts_ms"].to_numpy(), gap_ms)
     start = np.flatnonzero(np.diff(user, prepend=-1))
     length = np.diff(start, append=len(user))

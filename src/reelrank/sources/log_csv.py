@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from reelrank.sources.errors import WrongHeader
 from reelrank.sources.log_format import BAD_LINES, RAW_COLUMNS, Chunk, ParsedChunk
+from reelrank.sources.words import load_word, trailing_zeros
 
 Kind = Literal["integer", "decimal", "category", "text", "skip"]
 KINDS: tuple[Kind, ...] = ("integer", "decimal", "category", "text", "skip")
@@ -30,6 +31,10 @@ INT64_MAX = 2**63 - 1
 NULL = -(2**63)
 PADDING = 16  # bytes after a chunk that its parser may look at
 LF, CR, QUOTE_MARK, COMMA, MINUS, PLUS, POINT, ZERO, NINE, SMALL_E, LARGE_E = b'\n\r",-+.09eE'
+GOLDEN, MIX = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
+ZEROS, ONE, HALF = np.uint64(0), np.uint64(1), np.uint64(32)
+LOW_BITS, HIGH_BITS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
+COMMAS, LINE_ENDS = LOW_BITS * np.uint64(COMMA), LOW_BITS * np.uint64(LF)
 POWERS = 10 ** np.arange(19, dtype=np.int64)
 _INTEGER = re.compile(r"-?\d{1,18}\Z", re.ASCII)
 _DECIMAL = re.compile(r"-?\d{1,18}(\.\d*)?([eE][-+]?\d{1,2})?\Z", re.ASCII)
@@ -196,7 +201,7 @@ def parse_table(chunk: Chunk, columns: Sequence[Column]) -> ParsedTable:
     cut = body != b"" and not body.endswith(b"\n")
     if cut:
         body += b"\n"
-    n_lines = body.count(b"\n")
+    n_lines = _count_lines(np.frombuffer(body, np.uint8))
     text = np.frombuffer(body + bytes(PADDING), np.uint8)
     kept = [column for column in in_order if column.kind != "skip"]
     width = {"text": 2, "skip": 0}
@@ -316,6 +321,14 @@ def is_utf8(raw: bytes) -> bool:
 
 
 @njit(cache=True, nogil=True)
+def _count_lines(text: NDArray[np.uint8]) -> int:
+    n = 0
+    for i in range(len(text)):
+        n += text[i] == LF
+    return n
+
+
+@njit(cache=True, nogil=True)
 def _gather(
     text: NDArray[np.uint8],
     start: NDArray[np.int64],
@@ -328,28 +341,20 @@ def _gather(
 
 
 @njit(cache=True, nogil=True)
-def _word(text: NDArray[np.uint8], at: int) -> np.uint64:
-    """Eight bytes as one number (compiled to one load)."""
-    word = np.uint64(text[at])
-    for k in range(1, 8):
-        word |= np.uint64(text[at + k]) << np.uint64(8 * k)
-    return word
-
-
-@njit(cache=True, nogil=True)
 def _hash(text: NDArray[np.uint8], start: int, stop: int) -> np.uint64:
     """64-bit hash of a line: multiply and fold, word by word."""
-    state = np.uint64(0x9E3779B97F4A7C15) ^ np.uint64(stop - start)
+    state = GOLDEN ^ np.uint64(stop - start)
     at = start
-    while at < stop:
-        word = _word(text, at)
-        if stop - at < 8:
-            word &= (np.uint64(1) << np.uint64(8 * (stop - at))) - np.uint64(1)
-        state = (state ^ word) * np.uint64(0xD6E8FEB86659FD93)
-        state ^= state >> np.uint64(32)
+    while at + 8 <= stop:
+        state = (state ^ load_word(text, at)) * MIX
+        state ^= state >> HALF
         at += 8
-    state *= np.uint64(0xD6E8FEB86659FD93)
-    return state ^ (state >> np.uint64(32))
+    if at < stop:
+        rest = (ONE << np.uint64(8 * (stop - at))) - ONE
+        state = (state ^ (load_word(text, at) & rest)) * MIX
+        state ^= state >> HALF
+    state *= MIX
+    return state ^ (state >> HALF)
 
 
 @njit(cache=True, nogil=True)
@@ -407,9 +412,13 @@ def _decimal(  # noqa: PLR0912 (one way through a number)
 def _field_end(text: NDArray[np.uint8], at: int) -> int:
     """Where an unread field ends: at its comma or line end; −1 where a quote is unsound."""
     if text[at] != QUOTE_MARK:
-        while text[at] != COMMA and text[at] != LF:
-            at += 1
-        return at
+        found = ZEROS
+        while found == ZEROS:  # a byte of the word is 0 where the text has a comma or a line end
+            word = load_word(text, at)
+            comma, end = word ^ COMMAS, word ^ LINE_ENDS
+            found = ((comma - LOW_BITS) & ~comma | (end - LOW_BITS) & ~end) & HIGH_BITS
+            at += 8
+        return at - 8 + int(trailing_zeros(found) >> np.uint64(3))
     at += 1
     while True:
         if text[at] == LF:
