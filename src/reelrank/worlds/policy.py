@@ -20,12 +20,15 @@ from reelrank.worlds.response import (
     N_TABS,
     TAB_PROFILES,
     Doubles,
+    Odds,
     Response,
     affinity_of,
     feedback,
     interest_at,
     jit,
+    odds_of,
     sigmoid,
+    tab_odds,
     watch,
 )
 
@@ -74,7 +77,7 @@ def alias_table(popularity: Doubles) -> tuple[Doubles, Ints]:
 
 
 @jit
-def new_request(r: Response, n_candidates: int) -> Request:
+def new_request(r: Odds, n_candidates: int) -> Request:
     """Empty working memory."""
     return Request(
         np.zeros(r.vectors.shape[1], np.float32),
@@ -114,7 +117,7 @@ def seed_state(state: RandomState, seed: int, index: int) -> None:
 @jit
 def draw_request(
     state: RandomState,
-    r: Response,
+    r: Odds,
     p: Policy,
     out: Request,
     tab_id: int,
@@ -180,7 +183,7 @@ def draw_request(
 @jit
 def mean_response(
     seed: int,
-    r: Response,
+    r: Odds,
     p: Policy,
     tab_id: int,
     users: NDArray[np.int64],
@@ -240,11 +243,13 @@ def calibrate(
     Returns:
         The response with its intercepts, and the mean P(return within 24 h).
     """
+    odds = odds_of(response)
 
     def fit(k: int) -> float:
         tab, target = response.tabs[k], TAB_PROFILES[k, 5:]
         for _ in range(rounds):
-            got = mean_response(seed, response, policy, k, users, ts_ms, n_shown, return_rule)
+            now = odds._replace(tabs=tab_odds(response.tabs))
+            got = mean_response(seed, now, policy, k, users, ts_ms, n_shown, return_rule)
             step = _logit(target[0]) - _logit(got[0])
             ratio_step = np.clip(_logit(target[1] / target[0]) - _logit(got[1] / got[0]), -1, 1)
             if tab["two_column"] > 0:

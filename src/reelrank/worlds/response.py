@@ -45,14 +45,8 @@ COMPLETE_RATIO = math.exp(
 )  # E[play/duration]; the cap at 2 is 8 sd away
 PARTIAL_SD = 1.2
 SQRT2 = math.sqrt(2.0)
-# slopes of the heads on affinity and on video quality [D: good videos please, bad ones are hated, no two heads collinear]
-LIKE_AFFINITY, FOLLOW_AFFINITY, COMMENT_AFFINITY, FORWARD_AFFINITY, HATE_AFFINITY = (
-    0.8,
-    0.7,
-    0.4,
-    0.6,
-    -0.7,
-)
+# slopes of the heads on affinity: like 0.8, follow 0.7, comment 0.4, forward 0.6, hate −0.7 [D: good videos please, bad ones are hated,
+# no two heads collinear]; tenths, so that powers of one exponential serve all (`powers_of`)
 HEAD_QUALITY = (0.6, 0.2, 0.9, 0.5, -0.3)
 
 # One row per tab 0…14: share of standard rows, two-column?, P(opened) of single-column tabs, skip component (log ms, sd),
@@ -91,6 +85,16 @@ VIDEO = _record(
 )  # fmt: skip
 TAB = _record("two_column", "opened", "tap", "engage", "complete", "skip_mean", "skip_sd", *HEADS)
 SKIP = _record("valid", "long", "ratio")
+# the same as odds against, exp(−level): products of them and powers of exp(−affinity / 10) make every probability
+USER_ODDS = _record("speed", "engage", "against", "half", *HEADS)
+VIDEO_ODDS = _record(
+    "quality", "log_duration", "duration_ms", "log_valid", "log_long", "complete_valid", "complete_long", "upload_ms",
+    "against", "half", *HEADS,
+)  # fmt: skip
+TAB_ODDS = _record(
+    "two_column", "opened", "tap", "engage", "complete", "skip_mean", "skip_sd", *HEADS
+)
+TAIL_REACH, TAIL_STEPS = 8.0, 64  # the table of the normal tail: sd on either side, places per sd
 
 
 class Response(NamedTuple):
@@ -112,6 +116,45 @@ class Response(NamedTuple):
     origin_ms: int  # time 0 of the interests, UTC epoch ms
 
 
+class Odds(NamedTuple):
+    """A ``Response`` in the form that compiled code works with; fields as there."""
+
+    start: Floats
+    turn: Floats
+    vectors: Floats
+    users: Records  # (U,) USER_ODDS
+    videos: Records  # (V,) VIDEO_ODDS
+    tabs: Records  # (15,) TAB_ODDS
+    skips: Records
+    origin_ms: int
+
+
+def odds_of(r: Response) -> Odds:
+    """Levels as odds against: exponentials are taken once per user, video and tab, not once per exposure."""
+    users, videos = _odds(r.users, USER_ODDS), _odds(r.videos, VIDEO_ODDS)
+    users["against"], users["half"] = np.exp(-r.users["engage"]), np.exp(-0.5 * r.users["engage"])
+    length = r.videos["log_duration"] - LOG_DURATION_CENTRE
+    videos["against"] = np.exp(-r.videos["quality"])
+    videos["half"] = np.exp(-0.5 * r.videos["quality"] + 0.7 * length)
+    videos["duration_ms"] = np.rint(np.exp(r.videos["log_duration"]))
+    return Odds(r.start, r.turn, r.vectors, users, videos, tab_odds(r.tabs), r.skips, r.origin_ms)
+
+
+def tab_odds(tabs: Records) -> Records:
+    """``tabs`` (n,) TAB as TAB_ODDS."""
+    odds = _odds(tabs, TAB_ODDS)
+    for name in ("tap", "engage", "complete"):
+        odds[name] = np.exp(-tabs[name])
+    return odds
+
+
+def _odds(levels: Records, dtype: np.dtype[np.void]) -> Records:
+    odds = np.zeros(len(levels), dtype)
+    for name in set(dtype.names or ()) & set(levels.dtype.names or ()):
+        odds[name] = np.exp(-levels[name]) if name in HEADS else levels[name]
+    return odds
+
+
 def jit(function: F) -> F:
     """Compile with Numba, cached on disk, free of the interpreter lock; no value here is NaN or infinite."""
     compiled = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)(function)
@@ -124,10 +167,24 @@ def sigmoid(x: float) -> float:
     return 1.0 / (1.0 + math.exp(-x))
 
 
+_PLACES = np.linspace(-TAIL_REACH, TAIL_REACH, round(2 * TAIL_REACH) * TAIL_STEPS + 2)
+TAIL_VALUES = ndtr(-_PLACES)
+TAIL_SLOPES = -np.exp(-(_PLACES**2) / 2) / np.sqrt(2 * np.pi) * (_PLACES[1] - _PLACES[0])
+TAIL_SCALE = 1 / float(_PLACES[1] - _PLACES[0])
+
+
 @jit
 def tail(mean: float, sd: float, log_threshold: float) -> float:
-    """P(X ≥ threshold) of a lognormal."""
-    return 0.5 * math.erfc((log_threshold - mean) / (sd * SQRT2))
+    """P(X ≥ threshold) of a lognormal, to 1e-9: cubic Hermite interpolation of a table."""
+    z = min(max((log_threshold - mean) / sd, -TAIL_REACH), TAIL_REACH - 1e-9)
+    x = (z + TAIL_REACH) * TAIL_SCALE
+    k = int(x)
+    u = x - k
+    left, right = TAIL_VALUES[k], TAIL_VALUES[k + 1]
+    rise, into, out = right - left, TAIL_SLOPES[k], TAIL_SLOPES[k + 1]
+    return float(
+        left + u * (into + u * (3.0 * rise - 2.0 * into - out + u * (into + out - 2.0 * rise)))
+    )
 
 
 @jit
@@ -154,30 +211,45 @@ def affinity_of(vectors: Floats, video: int, interest: Floats) -> float:
     return float(total)
 
 
+Powers = tuple[float, float, float, float, float, float]
+
+
+@jit
+def powers_of(affinity: float) -> Powers:
+    """exp(−k/10 · affinity) for k = 4, 5, 6, 7, 8, 10."""
+    t = math.exp(-0.1 * affinity)
+    t2 = t * t
+    t4 = t2 * t2
+    t5 = t4 * t
+    return t4, t5, t4 * t2, t5 * t2, t4 * t4, t5 * t5
+
+
 @jit
 def play_parts(
-    tab: Record, user: Record, video: Record, affinity: float
+    tab: Record, user: Record, video: Record, affinity: float, powers: Powers
 ) -> tuple[float, float, float, float]:
     """P(opened), P(engaged | opened), P(complete | engaged), and the location of the partial play."""
-    engagement = affinity + video.quality + user.engage
+    against = powers[5] * video.against * user.against
+    opened = 1.0 / (1.0 + tab.tap * against) if tab.two_column > 0.0 else tab.opened
+    engaged = 1.0 / (1.0 + tab.engage * against)
+    complete = 1.0 / (1.0 + tab.complete * powers[1] * user.half * video.half)
     length = video.log_duration - LOG_DURATION_CENTRE
-    opened = sigmoid(tab.tap + engagement) if tab.two_column > 0.0 else tab.opened
-    engaged = sigmoid(tab.engage + engagement)
-    complete = sigmoid(tab.complete + 0.5 * engagement - 0.7 * length)
+    engagement = affinity + video.quality + user.engage
     return opened, engaged, complete, PARTIAL_MEAN + 0.4 * length + 0.2 * engagement
 
 
 @jit
 def heads_of(
-    tab: Record, user: Record, video: Record, affinity: float
+    tab: Record, user: Record, video: Record, powers: Powers
 ) -> tuple[float, float, float, float, float]:
     """P of like, follow, comment, forward given that the row is opened, and P of hate."""
+    hate = tab.hate * user.hate * video.hate
     return (
-        sigmoid(tab.like + user.like + video.like + LIKE_AFFINITY * affinity),
-        sigmoid(tab.follow + user.follow + video.follow + FOLLOW_AFFINITY * affinity),
-        sigmoid(tab.comment + user.comment + video.comment + COMMENT_AFFINITY * affinity),
-        sigmoid(tab.forward + user.forward + video.forward + FORWARD_AFFINITY * affinity),
-        sigmoid(tab.hate + user.hate + video.hate + HATE_AFFINITY * affinity),
+        1.0 / (1.0 + tab.like * user.like * video.like * powers[4]),
+        1.0 / (1.0 + tab.follow * user.follow * video.follow * powers[3]),
+        1.0 / (1.0 + tab.comment * user.comment * video.comment * powers[0]),
+        1.0 / (1.0 + tab.forward * user.forward * video.forward * powers[2]),
+        powers[3] / (powers[3] + hate),
     )
 
 
@@ -186,7 +258,8 @@ def feedback(
     tab: Record, user: Record, video: Record, skip: Record, affinity: float
 ) -> tuple[float, float, float, float, float, float, float]:
     """P of click, long_view, like, follow, comment, forward, hate."""
-    opened, engaged, complete, mean = play_parts(tab, user, video, affinity)
+    powers = powers_of(affinity)
+    opened, engaged, complete, mean = play_parts(tab, user, video, affinity, powers)
     whole, part, none = engaged * complete, engaged * (1.0 - complete), 1.0 - engaged
     if tab.two_column > 0.0:
         click = opened
@@ -195,7 +268,7 @@ def feedback(
         click = opened * (none * skip.valid + part * valid + whole * video.complete_valid)
     long = tail(mean, PARTIAL_SD, video.log_long)
     long_view = opened * (none * skip.long + part * long + whole * video.complete_long)
-    like, follow, comment, forward, hate = heads_of(tab, user, video, affinity)
+    like, follow, comment, forward, hate = heads_of(tab, user, video, powers)
     return (
         click,
         long_view,
@@ -212,7 +285,7 @@ def watch(
     tab: Record, user: Record, video: Record, skip: Record, affinity: float
 ) -> tuple[float, float]:
     """E[min(play/duration, 2)] and E[play time in ms]."""
-    opened, engaged, complete, mean = play_parts(tab, user, video, affinity)
+    opened, engaged, complete, mean = play_parts(tab, user, video, affinity, powers_of(affinity))
     whole, part, none = engaged * complete, engaged * (1.0 - complete), 1.0 - engaged
     ratio = (
         none * skip.ratio
@@ -222,7 +295,7 @@ def watch(
     play = (
         none * math.exp(tab.skip_mean + 0.5 * tab.skip_sd * tab.skip_sd)
         + part * math.exp(mean + 0.5 * PARTIAL_SD * PARTIAL_SD)
-        + whole * math.exp(video.log_duration) * COMPLETE_RATIO
+        + whole * video.duration_ms * COMPLETE_RATIO
     )
     return opened * ratio, opened * play
 
@@ -239,7 +312,6 @@ def expected_reward(
     return float(total)
 
 
-@jit
 def expected_rows(
     r: Response,
     users: NDArray[np.int64],
@@ -248,6 +320,17 @@ def expected_rows(
     tabs: NDArray[np.int64],
 ) -> Doubles:
     """The nine expectations of ``EXPECTED`` for each row, (9, n)."""
+    return _expected_rows(odds_of(r), users, videos, ts_ms, tabs)
+
+
+@jit
+def _expected_rows(
+    r: Odds,
+    users: NDArray[np.int64],
+    videos: NDArray[np.int64],
+    ts_ms: NDArray[np.int64],
+    tabs: NDArray[np.int64],
+) -> Doubles:
     start, turn, vectors = r.start, r.turn, r.vectors
     user_table, video_table, tab_table, skip_table = r.users, r.videos, r.tabs, r.skips
     out = np.empty((9, len(users)))

@@ -34,6 +34,7 @@ from reelrank.worlds.response import (
     PARTIAL_SD,
     VALID_PLAY_MS,
     Doubles,
+    Odds,
     Record,
     Response,
     affinity_of,
@@ -41,7 +42,9 @@ from reelrank.worlds.response import (
     heads_of,
     interest_at,
     jit,
+    odds_of,
     play_parts,
+    powers_of,
     sigmoid,
 )
 
@@ -125,8 +128,9 @@ def observe(
     n: int,
 ) -> None:
     """Draw the feedback of one exposure into column ``n`` of ``rows``."""
-    opened, engaged, complete, mean = play_parts(tab, user, video, affinity)
-    duration = round(math.exp(video.log_duration))
+    powers = powers_of(affinity)
+    opened, engaged, complete, mean = play_parts(tab, user, video, affinity, powers)
+    duration = int(video.duration_ms)
     is_open = uniform(state) < opened
     play = 0
     if is_open:
@@ -141,7 +145,7 @@ def observe(
     valid = play >= duration if duration <= VALID_PLAY_MS else play > VALID_PLAY_MS
     long = play >= min(duration, LONG_VIEW_MS)
     rows[2, n] = is_open if tab.two_column > 0.0 else valid
-    heads = heads_of(tab, user, video, affinity)
+    heads = heads_of(tab, user, video, powers)
     for k in range(4):
         rows[3 + k, n] = uniform(state) < heads[k] and is_open
     rows[7, n] = uniform(state) < heads[4]
@@ -167,7 +171,7 @@ def grow(array: NDArray[Any]) -> NDArray[Any]:
 
 @jit
 def simulate_block(  # noqa: PLR0912, PLR0915 (one loop over users, sessions, requests, rows; numba takes no keywords)
-    first: int, last: int, seed: int, expected: int, r: Response, p: Policy, s: Schedule
+    first: int, last: int, seed: int, expected: int, r: Odds, p: Policy, s: Schedule
 ) -> tuple[Ints, Doubles, Ints, Doubles, int, int, int]:
     """Everything that users ``first`` … ``last − 1`` see and do; each user has a random stream of their own.
 
@@ -267,7 +271,7 @@ def simulate_block(  # noqa: PLR0912, PLR0915 (one loop over users, sessions, re
 
 
 def _block_log(
-    bounds: tuple[int, int], expected: int, *, seed: int, r: Response, p: Policy, s: Schedule
+    bounds: tuple[int, int], expected: int, *, seed: int, r: Odds, p: Policy, s: Schedule
 ) -> Log:
     rows, reals, candidates, sessions, n, m, q = simulate_block(*bounds, seed, expected, r, p, s)
     ts_ms = reals[0, :n].astype(np.int64)
@@ -293,7 +297,7 @@ def simulate(
     edges = np.unique(np.linspace(0, n_users, max(2, n_users // 512) + 1).astype(int))
     bounds = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
     sizes = [int(1.2 * rows_of_user[a:b].sum()) + 64 for a, b in bounds]
-    run = partial(_block_log, seed=seed, r=response, p=policy, s=schedule)
+    run = partial(_block_log, seed=seed, r=odds_of(response), p=policy, s=schedule)
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(run, bounds, sizes))
 
