@@ -5,6 +5,8 @@ Tasks and answers are small: what is large goes through files, so all workers mu
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
@@ -30,6 +32,7 @@ def map_spark(
     todo = list(tasks)
     if not todo:
         return
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # where workers have this package too
     builder = SparkSession.builder.appName("reelrank").master(options.spark.master)
     for key, value in options.spark.settings.items():
         builder = builder.config(key, value)
