@@ -12,11 +12,18 @@ from pydantic import Field, ValidationError, model_validator
 
 from reelrank.buckets import EngineOptions
 from reelrank.features.histories import HistoryOptions
-from reelrank.features.modal import ProxyOptions
+from reelrank.features.modal import ModalOptions, ProxyOptions
 from reelrank.features.rewards import R_MAX, RewardOptions
 from reelrank.features.splits import SplitOptions
+from reelrank.freshness import FreshnessOptions
 from reelrank.options import Options
-from reelrank.pipelines.ingestion.nodes import RawOptions
+from reelrank.pipelines.ingestion.options import (
+    EventsRaw,
+    KuaiRandRaw,
+    KuaiRecRaw,
+    KuaiSARRaw,
+    WeiboRaw,
+)
 from reelrank.pipelines.mt_dqn.options import (
     ConcatModalOptions,
     EvaluateOptions,
@@ -28,25 +35,71 @@ from reelrank.pipelines.mt_dqn.options import (
     SizeOptions,
     VanillaDQNOptions,
 )
+from reelrank.sources.download import DownloadOptions
 from reelrank.sources.ingest import LogOptions
 from reelrank.training.options import TrainOptions
-from reelrank.worlds.kuairand import WorldOptions
+from reelrank.worlds.events_options import EventsWorldOptions
+from reelrank.worlds.kuairand_options import WorldOptions as KuaiRandWorldOptions
+from reelrank.worlds.kuairec_options import WorldOptions as KuaiRecWorldOptions
+from reelrank.worlds.kuaisar_options import WorldOptions as KuaiSARWorldOptions
+from reelrank.worlds.weibo_options import WeiboWorldOptions
 
 
-class KuaiRandParameters(Options):
-    """Block ``kuairand``."""
+class SourceParameters(Options):
+    """What every source's block has."""
 
-    raw: RawOptions
     ingest: LogOptions
     split: SplitOptions
     history: HistoryOptions
     proxy: ProxyOptions
+    modal: ModalOptions
+
+
+class KuaiRandParameters(SourceParameters):
+    """Block ``kuairand``."""
+
+    raw: KuaiRandRaw
+
+
+class KuaiRecParameters(SourceParameters):
+    """Block ``kuairec``."""
+
+    raw: KuaiRecRaw
+
+
+class KuaiSARParameters(SourceParameters):
+    """Block ``kuaisar``."""
+
+    raw: KuaiSARRaw
+
+
+class WeiboParameters(SourceParameters):
+    """Block ``weibo``."""
+
+    raw: WeiboRaw
+
+
+class WeiboPostsParameters(Options):
+    """Block ``weibo_posts``: Tianchi's files have no viewers, so no features of users."""
+
+    raw: WeiboRaw
+    ingest: LogOptions
+
+
+class EventsParameters(SourceParameters):
+    """Block ``events``."""
+
+    raw: EventsRaw
 
 
 class WorldParameters(Options):
     """Block ``worlds``."""
 
-    kuairand: WorldOptions
+    kuairand: KuaiRandWorldOptions
+    kuairec: KuaiRecWorldOptions
+    kuaisar: KuaiSARWorldOptions
+    weibo: WeiboWorldOptions
+    events: EventsWorldOptions
 
 
 class MTDQNModels(Options):
@@ -100,8 +153,17 @@ class Parameters(Options):
 
     engine: EngineOptions
     kuairand: KuaiRandParameters
+    kuairec: KuaiRecParameters
+    kuaisar: KuaiSARParameters
+    weibo: WeiboParameters
+    weibo_posts: WeiboPostsParameters
+    events: EventsParameters
     worlds: WorldParameters
     mt_dqn: MTDQNParameters
+    freshness: FreshnessOptions
+    download: DownloadOptions
+    source: str | None = Field(None, description="command line only: data set to download")
+    variant: str | None = Field(None, description="command line only: its release")
     raw_root: str | None = Field(None, description="command line only: folder of official files")
     data_root: str | None = Field(None, description="command line only: folder of all outputs")
 

@@ -56,13 +56,17 @@ class Interactions(CanonicalTable):
     user_id: pl.Int32 = pa.Field(ge=0, description="dense user id; raw id in `user_map`")
     item_id: pl.Int32 = pa.Field(ge=0, description="dense item id; raw id in `item_map`")
     ts_ms: pl.Int64 = pa.Field(
-        ge=0, description="time of the exposure", metadata={"unit": "UTC epoch ms"}
+        ge=0,
+        description="time of the exposure (KuaiSAR: of distribution in the feed, of the search session in search)",
+        metadata={"unit": "UTC epoch ms"},
     )
     row_id: pl.Int64 = pa.Field(
         ge=0,
         description="original file order: file number · 2⁴⁰ + line of the file (header is line 1); breaks ties of ts_ms",
     )
-    scenario: pl.Int16 = pa.Field(ge=0, description="place in the app (KuaiRand: tab 0–14)")
+    scenario: pl.Int16 = pa.Field(
+        ge=0, description="place in the app (KuaiRand: tab 0–14; KuaiSAR: 0 search, 1 recommendation)"
+    )
     request_id: pl.Int64 = pa.Field(
         ge=0, description="dense id of (user_id, ts_ms): items sent together"
     )
@@ -160,15 +164,64 @@ class Quarantine(CanonicalTable):
 
 
 class Splits(CanonicalTable):
-    """The part each interaction belongs to under one named rule (METHODS §1.4)."""
+    """The part of each interaction under one named rule (METHODS §1.4); a row that the rule leaves out has none here."""
 
     user_id: pl.Int32 = pa.Field(ge=0, description="dense user id (bucket key)")
     row_id: pl.Int64 = pa.Field(ge=0, description="key of `interactions`")
     split: pl.Enum(SPLITS) = pa.Field(description="train, val or test")
 
 
+class Bursts(CanonicalTable):
+    """The stretches of local days in which a log was collected (METHODS §6.1); no rows = the log is one piece."""
+
+    burst_id: pl.Int16 = pa.Field(ge=0, unique=True, description="0 … in order of time")
+    start_ms: pl.Int64 = pa.Field(
+        ge=0, description="midnight before the first day", metadata={"unit": "UTC epoch ms"}
+    )
+    end_ms: pl.Int64 = pa.Field(
+        ge=0, description="midnight after the last day", metadata={"unit": "UTC epoch ms"}
+    )
+    rows: pl.Int64 = pa.Field(ge=1, description="rows of the log inside")
+
+
+class Sessions(CanonicalTable):
+    """The sessions that each of several gaps makes of the log (METHODS §1.3); none spans two bursts."""
+
+    user_id: pl.Int32 = pa.Field(ge=0, description="dense user id (bucket key)")
+    gap_s: pl.Int32 = pa.Field(
+        ge=1, description="longest gap inside a session", metadata={"unit": "s"}
+    )
+    first_row_id: pl.Int64 = pa.Field(
+        ge=0, description="first row of the session, key of `interactions`"
+    )
+    burst_id: pl.Int16 = pa.Field(
+        nullable=True, ge=0, description="key of `bursts`; null = outside of all"
+    )
+    start_ms: pl.Int64 = pa.Field(
+        ge=0, description="time of the first row", metadata={"unit": "UTC epoch ms"}
+    )
+    end_ms: pl.Int64 = pa.Field(
+        ge=0, description="time of the last row", metadata={"unit": "UTC epoch ms"}
+    )
+    n_rows: pl.Int32 = pa.Field(
+        ge=1, description="rows of the session: an outcome, never an input (L5)"
+    )
+    previous_n_rows: pl.Int32 = pa.Field(
+        nullable=True, ge=1, description="rows of the session before; null for a burst's first"
+    )
+    gap_hours: pl.Float32 = pa.Field(
+        ge=0,
+        description="since the session before ended; 0 for a burst's first [A]",
+        metadata={"unit": "h"},
+    )
+
+
+def _average(of: str) -> Any:  # noqa: ANN401 (pandera's Field has no public type)
+    return pa.Field(nullable=True, description=f"EMA of {of}")
+
+
 class Histories(CanonicalTable):
-    """What a user had done strictly before each row (L1). Exponential moving averages, weight ``alpha`` on the newest row."""
+    """What a user had done strictly before each row (L1, METHODS §6.3). Exponential moving averages, weight ``alpha`` on the newest row."""
 
     user_id: pl.Int32 = pa.Field(ge=0, description="dense user id (bucket key)")
     row_id: pl.Int64 = pa.Field(ge=0, description="key of `interactions`")
@@ -176,15 +229,57 @@ class Histories(CanonicalTable):
     hours_since_last: pl.Float32 = pa.Field(
         nullable=True, ge=0, description="since the user's row before", metadata={"unit": "h"}
     )
-    ema_long_view: pl.Float32 = pa.Field(nullable=True, description="EMA of long_view")
-    ema_click: pl.Float32 = pa.Field(nullable=True, description="EMA of click")
-    ema_like: pl.Float32 = pa.Field(nullable=True, description="EMA of like")
-    ema_watch_ratio: pl.Float32 = pa.Field(
-        nullable=True, description="EMA of min(watch_ratio, 2); rows without one are passed over"
+    ema_long_view: pl.Float32 = _average("long_view")
+    ema_click: pl.Float32 = _average("click")
+    ema_like: pl.Float32 = _average("like")
+    ema_watch_ratio: pl.Float32 = _average("min(watch_ratio, 2)")
+    ema_complete: pl.Float32 = _average("the head complete (METHODS §6.2)")
+    ema_long: pl.Float32 = _average("the head long")
+    ema_rewatch: pl.Float32 = _average("the head rewatch")
+    ema_neg: pl.Float32 = _average("the head neg")
+    ema_category_long_view: pl.Float32 = _average(
+        "long_view over the user's rows of this row's first category"
     )
-    ema_category_long_view: pl.Float32 = pa.Field(
+    ema_category_complete: pl.Float32 = _average(
+        "the head complete over the user's rows of this row's first category"
+    )
+    category_entropy: pl.Float32 = pa.Field(
         nullable=True,
-        description="EMA of long_view over the user's rows of this row's first category",
+        ge=0,
+        description="entropy of the second category over the user's rows so far, 0 at the start; null = the source has none",
+        metadata={"unit": "nat"},
+    )
+    interest_drift: pl.Float32 = pa.Field(
+        nullable=True,
+        ge=0,
+        le=1,
+        description="cosine distance of a fast and a slow moving histogram of the first category",
+    )
+    author_seen: pl.Int8 = pa.Field(
+        nullable=True,
+        isin=[0, 1],
+        description="1 = the user has had a row of this author in this burst; null = no author",
+        metadata={"unit": "0/1"},
+    )
+    author_days_since_last: pl.Float32 = pa.Field(
+        nullable=True,
+        ge=0,
+        description="since the user's last row of this author in this burst",
+        metadata={"unit": "d"},
+    )
+    author_days_since_completion: pl.Float32 = pa.Field(
+        nullable=True,
+        ge=0,
+        description="since the user last completed a video of this author in this burst",
+        metadata={"unit": "d"},
+    )
+    previous_session_rows: pl.Int32 = pa.Field(
+        nullable=True, ge=1, description="rows of the session before; null in a burst's first"
+    )
+    session_gap_hours: pl.Float32 = pa.Field(
+        ge=0,
+        description="between the session before and this one; 0 in a burst's first [A]",
+        metadata={"unit": "h"},
     )
 
 
@@ -354,7 +449,130 @@ class CandidateSets(CanonicalTable):
     )
 
 
+class Observed(CanonicalTable):
+    """What was watched of every item by every one of some users, whatever had been recommended (KuaiRec's small matrix)."""
+
+    user_id: pl.Int32 = pa.Field(ge=0, description="dense user id")
+    item_id: pl.Int32 = pa.Field(ge=0, description="dense item id; each (user, item) stands once")
+    ts_ms: pl.Int64 = pa.Field(
+        nullable=True, ge=0, description="time of the play, where known", metadata={"unit": "UTC epoch ms"}
+    )  # fmt: skip
+    play_ms: pl.Int32 = pa.Field(ge=0, description="time watched", metadata={"unit": "ms"})
+    duration_ms: pl.Int32 = pa.Field(
+        nullable=True, gt=0, description="length of the video; 0 is null", metadata={"unit": "ms"}
+    )
+    watch_ratio: pl.Float32 = pa.Field(
+        nullable=True, ge=0, description="play_ms / duration_ms; null where the duration is"
+    )
+
+
+class ItemDaily(CanonicalTable):
+    """Statistics of an item on one day over the whole platform; every other column is a count of that day, as named by the source.
+
+    At time t only days before the day of t may be used (L4).
+    """
+
+    item_id: pl.Int32 = pa.Field(ge=0, description="dense item id")
+    date: pl.Date = pa.Field(description="local day; each (item, date) stands once")
+
+    class Config:
+        strict = False
+
+
+class ItemTopics(CanonicalTable):
+    """Topics (hashtags) that an item's author gave it."""
+
+    item_id: pl.Int32 = pa.Field(ge=0, description="dense item id")
+    place: pl.Int16 = pa.Field(ge=0, description="place in the author's list, from 0")
+    topic: pl.String = pa.Field(description="text of the topic")
+
+
+class Queries(CanonicalTable):
+    """What users searched for, one row per search session and query; its results are the `interactions` of that user and time."""
+
+    user_id: pl.Int32 = pa.Field(ge=0, description="dense user id")
+    ts_ms: pl.Int64 = pa.Field(
+        ge=0, description="time of the search session", metadata={"unit": "UTC epoch ms"}
+    )
+    search_session_id: pl.Int64 = pa.Field(ge=0, description="id in the official file")
+    word_ids: pl.List(pl.Int32) = pa.Field(
+        nullable=True, description="hashed words of the query, one vocabulary with `item_words`"
+    )
+    search_source: pl.String = pa.Field(nullable=True, description="how the search was begun")
+    clicked: pl.Int8 = pa.Field(
+        isin=[0, 1],
+        description="1 = something was clicked, whatever its type",
+        metadata={"unit": "0/1"},
+    )
+
+
+class ItemWords(CanonicalTable):
+    """Captions as hashed words, one row per item that has one."""
+
+    item_id: pl.Int32 = pa.Field(ge=0, unique=True, description="dense item id")
+    word_ids: pl.List(pl.Int32) = pa.Field(
+        description="hashed words of the caption, one vocabulary with `queries`"
+    )
+
+
+class RecSearches(CanonicalTable):
+    """Recommended items from which the user went to search. The search came after the exposure: never an input of its row."""
+
+    user_id: pl.Int32 = pa.Field(ge=0, description="dense user id")
+    item_id: pl.Int32 = pa.Field(ge=0, description="dense item id of the recommended item")
+    ts_ms: pl.Int64 = pa.Field(
+        ge=0, description="time of the item's distribution", metadata={"unit": "UTC epoch ms"}
+    )
+    related: pl.Int8 = pa.Field(
+        nullable=True,
+        isin=[0, 1],
+        description="1 = what was searched for has to do with the item",
+        metadata={"unit": "0/1"},
+    )
+
+
+class AuthorPosts(CanonicalTable):
+    """Posts with counts of what all readers did (Weibo, Tianchi's files): nobody is named but the author, so these are no interactions."""
+
+    item_id: pl.Int32 = pa.Field(ge=0, unique=True, description="dense post id")
+    author_id: pl.Int32 = pa.Field(ge=0, description="dense author id; raw id in `user_map`")
+    ts_ms: pl.Int64 = pa.Field(
+        ge=0, description="time of the post", metadata={"unit": "UTC epoch ms"}
+    )
+    forward_count: pl.Int32 = pa.Field(
+        nullable=True, ge=0, description="forwards one week after the post; null in part predict"
+    )
+    comment_count: pl.Int32 = pa.Field(nullable=True, ge=0, description="comments, likewise")
+    like_count: pl.Int32 = pa.Field(nullable=True, ge=0, description="likes, likewise")
+    text: pl.String = pa.Field(nullable=True, description="the post as written")
+    part: pl.Enum(("train", "predict")) = pa.Field(description="file that holds the post")
+
+
+class Cascades(CanonicalTable):
+    """One row per forward of a post: who forwarded it, from whom, when."""
+
+    item_id: pl.Int32 = pa.Field(ge=0, description="dense post id")
+    user_id: pl.Int32 = pa.Field(ge=0, description="dense id of the user who forwarded")
+    parent_id: pl.Int32 = pa.Field(
+        nullable=True, ge=0, description="dense id of the user whose forward was forwarded; null = the post itself"
+    )  # fmt: skip
+    ts_ms: pl.Int64 = pa.Field(
+        ge=0, description="time of the forward", metadata={"unit": "UTC epoch ms"}
+    )
+
+
+class RewardsGiven(CanonicalTable):
+    """A reward that a log itself gives (events), one row per interaction; bucketed as `interactions` and in its order."""
+
+    user_id: pl.Int32 = pa.Field(ge=0, description="dense user id (bucket key)")
+    row_id: pl.Int64 = pa.Field(ge=0, description="key of `interactions`")
+    reward: pl.Float32 = pa.Field(nullable=True, description="as logged; null where it is empty")
+
+
 ALL_TABLES: tuple[type[CanonicalTable], ...] = (
     Interactions, Items, Users, IdMap, Quarantine, SocialEdges, Splits, Histories, Rewards, Events, ItemModal, Results,
-    LastNeighbours, CandidateSets,
+    LastNeighbours, CandidateSets, Bursts, Sessions,
+    Observed, ItemDaily, ItemTopics,
+    Queries, ItemWords, RecSearches,
+    AuthorPosts, Cascades, RewardsGiven,
 )  # fmt: skip

@@ -214,7 +214,7 @@ def test_a_bad_line_is_quarantined_with_its_place_and_reason(tmp_path, line, rea
     assert bad["text"] == line.replace("\0", "␀")
     assert rows(got)["row_id"].to_list() == [5, 2]
     assert got.report["files"][0] | {"role": ""} == {
-        "file": STANDARD, "role": "", "rows_read": 4, "bad": 1, "duplicates": 1, "excluded": {}, "checksum": "",
+        "file": STANDARD, "role": "", "rows_read": 4, "bad": 1, "duplicates": 1, "excluded": {}, "noted": {}, "checksum": "",
     }  # fmt: skip
 
 
@@ -312,7 +312,7 @@ def test_exact_duplicates_of_optional_tables_are_dropped(tmp_path, name, columns
     lines = [line, other, line, conflict, conflict]
     got = run(write_release(tmp_path, **{name: table(columns, lines)}))
     assert got.report["files"][-1] | {"role": "", "checksum": ""} == {
-        "file": name, "role": "", "rows_read": 5, "bad": 1, "duplicates": 2, "excluded": {}, "checksum": "",
+        "file": name, "role": "", "rows_read": 5, "bad": 1, "duplicates": 2, "excluded": {}, "noted": {}, "checksum": "",
     }  # fmt: skip
     assert got.quarantine["reason"].to_list() == ["final_video_id 0 stands twice with other values"]
     assert got.items["caption" if "caption" in name else "category_1"].null_count() == 1

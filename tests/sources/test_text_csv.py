@@ -104,3 +104,15 @@ def test_a_bare_carriage_return_belongs_to_its_field(tmp_path):
     path.write_bytes(b"id,a,b\n0,x\ry,z\n")
     table, _, _ = read_text_table(path, list(COLUMNS), COLUMNS, "id", missing_code=-124)
     assert table.rows() == [(0, "x\ry", "z")]
+
+
+def test_a_list_of_numbers_may_stand_in_brackets(tmp_path):
+    columns = {"id": pl.Int64(), "a": pl.List(pl.Int32)}
+    path = tmp_path / "t.csv"
+    wrong = ['"[1, 2"', '"1, 2]"', "[a]", '"[1,,2]"', '"[1 2]"', "[1000000000]", "['1']"]
+    good = ["[7]", '"[1, 2]"', '"[1,2]"', '"1, 2"', "[]", ""]
+    path.write_text("\n".join(["id,a", *(f"{n},{text}" for n, text in enumerate(good + wrong))]))
+    table, bad, _ = read_text_table(path, list(columns), columns, "id", missing_code=-124)
+    assert table["a"].to_list() == [[7], [1, 2], [1, 2], [1, 2], [], None]
+    assert bad["line"].to_list() == [*range(8, 15)]
+    assert bad["reason"].to_list()[0] == "a is not a comma list of whole numbers: '[1, 2'"

@@ -117,7 +117,7 @@ class EventStream(TensorRecord):
             user=_tensor(user),
             item=_tensor(item),
             ts_ms=_tensor(ts.astype(np.int64)),
-            message=_tensor(_messages(events)),
+            message=_tensor(messages(events)),
             labels=torch.stack([floats(_LABELS[b]) for b in BEHAVIOURS], dim=1),
             r_immediate=floats("r_immediate"),
             reward=floats("reward"),
@@ -172,7 +172,11 @@ def _tensor(values: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(values))
 
 
-def _messages(events: pl.DataFrame) -> np.ndarray:
+def messages(events: pl.DataFrame) -> np.ndarray:
+    """What an event tells the graph, (n, 11) float32: watch bucket one-hot, five feedbacks, log1p of seconds played.
+
+    Source: METHODS §3.6.
+    """
     ratio = pl.col("watch_ratio")
     bucket = (
         pl.when(ratio <= 0).then(0).when(ratio <= 0.3).then(1).when(ratio <= 0.7).then(2)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -73,7 +73,8 @@ class IngestedLogs:
     quarantine: pl.DataFrame
     rows_read: dict[str, int]  # by file name, bad ones and duplicates included
     duplicates: dict[str, int]
-    excluded: dict[str, dict[str, int]]
+    excluded: dict[str, dict[str, int]]  # sound rows that are no interactions, by file and reason
+    noted: dict[str, dict[str, int]]  # rows that are kept but odd, by file and what is odd
     user_text: pl.DataFrame | None = None  # raw_id, raw_text, where ids are text
     item_text: pl.DataFrame | None = None
 
@@ -99,7 +100,7 @@ class Ingested:
     item_map: pl.DataFrame
     quarantine: pl.DataFrame
     report: dict[str, Any]
-    extras: Mapping[str, pl.DataFrame] | None = None
+    extras: Mapping[str, pl.DataFrame | BucketedTable] | None = None
 
 
 def id_map(raw_ids: NDArray[np.int64], text: pl.DataFrame | None = None) -> pl.DataFrame:
@@ -178,7 +179,8 @@ def ingest_logs(
         bad_lines,
         {name: spill.lines_of(number) for number, name in enumerate(names)},
         {name: sum(c.duplicates.get(k, 0) for c in counts) for k, name in enumerate(names)},
-        {name: spill.excluded_of(number) for number, name in enumerate(names)},
+        {name: spill.total_of(number, "excluded") for number, name in enumerate(names)},
+        {name: spill.total_of(number, "noted") for number, name in enumerate(names)},
         texts["user"],
         texts["item"],
     )
@@ -204,6 +206,7 @@ class SpilledChunk:
     n_lines: int
     n_bad: int
     excluded: Mapping[str, int]
+    noted: Mapping[str, int]
     sides: tuple[str, ...]  # of user, item: those whose ids are text
 
     @property
@@ -224,7 +227,13 @@ def spill_chunk(task: ChunkTask) -> SpilledChunk:
     texts = {"user": parsed.user_text, "item": parsed.item_text}
     sides = tuple(side for side, text in texts.items() if text is not None)
     spilled = SpilledChunk(
-        task.target, task.file_number, parsed.n_lines, parsed.bad.height, parsed.excluded, sides
+        task.target,
+        task.file_number,
+        parsed.n_lines,
+        parsed.bad.height,
+        parsed.excluded,
+        parsed.noted,
+        sides,
     )
     if spilled.n_bad:
         parsed.bad.write_parquet(spilled.bad_path)
@@ -255,12 +264,12 @@ class Spill:
         """Lines of data in a file."""
         return sum(chunk.n_lines for chunk in self.chunks if chunk.file_number == file_number)
 
-    def excluded_of(self, file_number: int) -> dict[str, int]:
-        """Sound rows of a file that are no interactions, by reason."""
+    def total_of(self, file_number: int, counts: Literal["excluded", "noted"]) -> dict[str, int]:
+        """Rows of a file by the text they were counted by."""
         total: Counter[str] = Counter()
         for chunk in self.chunks:
             if chunk.file_number == file_number:
-                total.update(chunk.excluded)
+                total.update(getattr(chunk, counts))
         return dict(sorted(total.items()))
 
     def bad_lines(self, file_number: int) -> pl.LazyFrame:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +11,7 @@ import polars as pl
 from reelrank.buckets import EngineOptions
 from reelrank.provenance import fingerprint
 from reelrank.sources import kuairand_schema as schema
+from reelrank.sources.checksums import checksum
 from reelrank.sources.errors import EmptyFile, MissingRawFiles
 from reelrank.sources.ingest import SHOWN_REASONS, Ingested, LogOptions, check_share, ingest_logs
 from reelrank.sources.kuairand_attributes import build_items, build_users, read_side_tables
@@ -21,11 +19,9 @@ from reelrank.sources.kuairand_log import log_format
 from reelrank.sources.kuairand_report import ingestion_report
 from reelrank.sources.log_csv import check_header, has_rows
 from reelrank.sources.log_format import LogFile
-from reelrank.sources.manifest import Checksum, Manifest, RawFile
+from reelrank.sources.manifest import Manifest, RawFile
 
 NEEDED = (schema.STANDARD_LOGS, ("user_features",), ("video_features_basic",))  # one of each
-
-logger = logging.getLogger(__name__)
 
 
 def find_files(
@@ -54,8 +50,8 @@ def find_files(
     for role, (pattern, columns) in schema.FILES.items():
         for path in _parts(folders, pattern.format(variant=variant)):
             check_header(path, columns)
-            checksum = _checksum(path) if kind == "files" else ""
-            files.append(RawFile(role, path, path.stat().st_size, checksum))
+            known = checksum(path, schema.OFFICIAL_MD5) if kind == "files" else ""
+            files.append(RawFile(role, path, path.stat().st_size, known))
     found = {file.role for file in files}
     missing = [
         schema.FILES[role][0].format(variant=variant) + ".csv"
@@ -78,21 +74,6 @@ def find_files(
             empty = " and ".join(str(path) for path in paths)
             raise EmptyFile(f"no rows in {empty}: download or write it again.")
     return manifest
-
-
-def _checksum(path: Path) -> Checksum:
-    """Whether a file is the published one; empty where its checksum is not known."""
-    published = schema.OFFICIAL_MD5.get(path.name)
-    if published is None:
-        return ""
-    with path.open("rb") as file:
-        measured = hashlib.file_digest(
-            file, partial(hashlib.md5, usedforsecurity=False)
-        ).hexdigest()
-    if measured == published:
-        return "official"
-    logger.warning("%s is not the published file: md5 %s, not %s", path, measured, published)
-    return "differs"
 
 
 def _parts(folders: Sequence[Path], stem: str) -> list[Path]:

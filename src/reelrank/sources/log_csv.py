@@ -63,8 +63,8 @@ class CsvFormat:
     """A log of one record per line under a header; a ``LogFormat``.
 
     ``to_rows`` turns the columns that are not skipped (integer and decimal Int64, category Int16, text String) into columns of
-    ``RAW_COLUMNS``, row by row; it may add ``reason`` (where not null the row is quarantined) and ``excluded`` (where not null the row is
-    sound but no interaction, counted by this text).
+    ``RAW_COLUMNS``, row by row; it may add ``reason`` (where not null the row is quarantined), ``excluded`` (where not null the row is
+    sound but no interaction, counted by this text) and ``noted`` (where not null the row is kept and counted by this text).
     """
 
     columns: tuple[Column, ...]
@@ -97,7 +97,7 @@ class ParsedTable:
         ends = np.flatnonzero(np.frombuffer(self.body, np.uint8) == LF)
         starts = np.concatenate([[0], ends[:-1] + 1])
         return [
-            _shown(self.body[starts[k] : ends[k]].removesuffix(b"\r"))[:MAX_TEXT] for k in lines
+            shown_text(self.body[starts[k] : ends[k]].removesuffix(b"\r"))[:MAX_TEXT] for k in lines
         ]
 
 
@@ -107,10 +107,13 @@ def to_interactions(
     """Turn typed columns into raw interactions, setting aside what the source refuses or excludes."""
     rows = to_rows(table.rows)
     rows = rows.with_columns(pl.Series("line", table.line), pl.Series("row_hash", table.row_hash))
-    bad, excluded = table.bad, {}
+    bad = table.bad
+    counts = {
+        name: dict(rows[name].drop_nulls().value_counts().iter_rows())
+        for name in ("excluded", "noted")
+        if name in rows.columns
+    }
     if "excluded" in rows.columns:
-        counts = rows["excluded"].drop_nulls().value_counts()
-        excluded = dict(counts.iter_rows())
         rows = rows.filter(pl.col("excluded").is_null()).drop("excluded")
     if "reason" in rows.columns:
         refused = rows.filter(pl.col("reason").is_not_null()).select("line", "reason")
@@ -123,7 +126,7 @@ def to_interactions(
     names = [name for name in RAW_COLUMNS if name in rows.columns]
     typed = rows.select(pl.col(name).cast(RAW_COLUMNS[name]) for name in names)
     keys = rows.select("line", "row_hash")
-    return ParsedChunk(table.n_lines, pl.concat([typed, keys], how="horizontal"), bad, excluded)
+    return ParsedChunk(table.n_lines, pl.concat([typed, keys], how="horizontal"), bad, **counts)
 
 
 def check_header(path: Path, expected: Iterable[str]) -> list[str]:
@@ -219,7 +222,7 @@ def parse_table(chunk: Chunk, columns: Sequence[Column]) -> ParsedTable:
         np.frombuffer(b"".join(words), np.uint8),
         np.cumsum([0] + [len(word) for word in words]),
         np.cumsum([0] + [len(column.categories) for column in in_order]),
-        _not_text(body),
+        not_text_lines(body),
         values,
         line,
         row_hash,
@@ -244,7 +247,7 @@ def parse_table(chunk: Chunk, columns: Sequence[Column]) -> ParsedTable:
     )
 
 
-def _not_text(body: bytes) -> NDArray[np.bool_]:
+def not_text_lines(body: bytes) -> NDArray[np.bool_]:
     """Whether each line holds a NUL or is not UTF-8, (n_lines,); empty where all is well."""
     if b"\0" not in body and is_utf8(body):
         return np.empty(0, bool)
@@ -261,7 +264,7 @@ def _series(column: Column, values: NDArray[np.int64], body: bytes) -> pl.Series
         start, stop = start + quoted, stop - quoted
         offsets = np.concatenate([[0], np.cumsum(stop - start)])
         data = np.empty(offsets[-1], np.uint8)
-        _gather(np.frombuffer(body, np.uint8), start, offsets, data)
+        gather_text(np.frombuffer(body, np.uint8), start, offsets, data)
         array = pa.LargeStringArray.from_buffers(
             len(start), pa.py_buffer(offsets.astype(np.int64)), pa.py_buffer(data)
         )
@@ -275,14 +278,15 @@ def _series(column: Column, values: NDArray[np.int64], body: bytes) -> pl.Series
     return series
 
 
-def _shown(raw: bytes) -> str:
+def shown_text(raw: bytes) -> str:
+    """A line as a quarantine shows it."""
     return raw.decode(errors="replace").replace("\0", "␀")
 
 
 def _explain(raw: bytes, columns: Sequence[Column], field: int, is_cut: bool) -> tuple[str, str]:
     """Reason and text of a bad line; ``field`` is the first field that did not parse or fit."""
     raw = raw.removesuffix(b"\n").removesuffix(b"\r")
-    text = _shown(raw)
+    text = shown_text(raw)
     fields = re.findall(r'(?:^|(?<=,))(?:"(?:[^"]|"")*"|[^,]*)(?=,|$)', text)
     column, value = columns[min(field, len(columns) - 1)], fields[min(field, len(fields) - 1)]
     if not raw:
@@ -329,19 +333,20 @@ def _count_lines(text: NDArray[np.uint8]) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _gather(
+def gather_text(
     text: NDArray[np.uint8],
     start: NDArray[np.int64],
     offsets: NDArray[np.int64],
     data: NDArray[np.uint8],
 ) -> None:
+    """Copy the texts that begin at ``start`` (n,) into ``data``, text i to ``offsets[i]`` … ``offsets[i + 1]``."""
     for i in range(len(start)):
         for k in range(offsets[i + 1] - offsets[i]):
             data[offsets[i] + k] = text[start[i] + k]
 
 
 @njit(cache=True, nogil=True)
-def _hash(text: NDArray[np.uint8], start: int, stop: int) -> np.uint64:
+def hash_bytes(text: NDArray[np.uint8], start: int, stop: int) -> np.uint64:
     """64-bit hash of a line: multiply and fold, word by word."""
     state = GOLDEN ^ np.uint64(stop - start)
     at = start
@@ -519,7 +524,7 @@ def _parse(  # noqa: PLR0912, PLR0915 (one loop over lines and fields; numba tak
                     at += 1
                 if padded[at] != LF:
                     break
-                row_hash[n_good] = _hash(padded, start, end)
+                row_hash[n_good] = hash_bytes(padded, start, end)
             elif padded[at] != COMMA:
                 break
             at += 1

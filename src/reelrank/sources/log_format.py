@@ -51,7 +51,8 @@ class ParsedChunk:
 
     ``rows``: columns of ``RAW_COLUMNS`` with those types, then ``line`` (Int32, the chunk's lines counted from 0, ascending) and ``row_hash``
     (UInt64; rows of equal user, item, time and hash are exact duplicates of one another: hash the line as it stands);
-    ``bad``: ``BAD_LINES``, line counted likewise; ``excluded``: sound rows that are no interactions, counted by reason;
+    ``bad``: ``BAD_LINES``, line counted likewise; ``excluded``: sound rows that are no interactions, counted by reason; ``noted``: rows that are kept but
+    odd, counted likewise;
     ``user_text`` and ``item_text``: where ids are text, frames of raw_id (63-bit hash) and raw_text, each once.
     """
 
@@ -59,6 +60,7 @@ class ParsedChunk:
     rows: pl.DataFrame
     bad: pl.DataFrame
     excluded: Mapping[str, int] = field(default_factory=dict)
+    noted: Mapping[str, int] = field(default_factory=dict)
     user_text: pl.DataFrame | None = None
     item_text: pl.DataFrame | None = None
 

@@ -72,6 +72,7 @@ def rows_report(
                 "bad": bad.get(file.path.name, 0),
                 "duplicates": duplicates.get(file.path.name, 0),
                 "excluded": logs.excluded.get(file.path.name, {}),
+                "noted": logs.noted.get(file.path.name, {}),
                 "checksum": file.checksum,
             }
             for file in manifest.files

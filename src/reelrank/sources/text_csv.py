@@ -36,6 +36,8 @@ _KINDS = {
     pl.Float64: "a number",
     pl.List: "a comma list of whole numbers",
 }
+_NUMBERS = r"\d{1,9}(?:, ?\d{1,9})*"
+_LIST = rf"^(?:{_NUMBERS}|\[(?:{_NUMBERS})?\])$"
 
 
 def read_text_table(
@@ -56,7 +58,7 @@ def read_text_table(
     Args:
         path: file.
         header: its column names in file order.
-        columns: name to type: integers, Float64, Date, String, List(Int32) (numbers with commas between).
+        columns: name to type: integers, Float64, Date, String, List(Int32) (numbers with commas between, in brackets or not).
         key: the identifying column.
         missing_code: integer that stands for a missing value.
         multiline: quoted text may hold line ends; a record with quotes is then at most 64 KiB long.
@@ -101,9 +103,7 @@ def _typed(name: str, dtype: pl.DataType, missing_code: int) -> pl.Expr:
     if dtype == pl.Date:
         return text.str.to_date("%Y-%m-%d", strict=False)
     if dtype == pl.List(pl.Int32):
-        return pl.when(text.str.contains(r"^\d{1,9}(,\d{1,9})*$")).then(
-            text.str.split(",").cast(dtype, strict=False)
-        )
+        return pl.when(text.str.contains(_LIST)).then(text.str.extract_all(r"\d+").cast(dtype))
     number = _number(name) if dtype.is_integer() else text.cast(pl.Float64, strict=False)
     return pl.when(number != missing_code).then(number).cast(dtype, strict=False)
 

@@ -1,11 +1,9 @@
-"""Vectors of an item's modalities: read from a world, or made from metadata as proxies.
+"""Stand-ins for media that a release does not hold, made of an item's metadata.
 
-Source: METHODS §8.2.
+Source: METHODS §8.2 (metadata_proxy).
 """
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +12,9 @@ from pydantic import Field
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from reelrank.features.modal.rows import Matrix, item_texts, standardise
 from reelrank.options import Options
 from reelrank.tables import MODALITIES, ItemModal
-
-Matrix = npt.NDArray[np.float32]
-MODAL_FILE_COLUMNS = ("video_id", "n_tokens", "dim", "array", "present")
 
 
 class ProxyOptions(Options):
@@ -35,71 +31,6 @@ class ProxyOptions(Options):
         50_000, ge=2, description="character n-grams kept, most frequent first [D]"
     )
     seed: int = Field(0, ge=0, description="seed of the randomised SVD")
-
-
-def synthetic_item_modal(folder: Path, item_map: pl.DataFrame) -> pl.DataFrame:
-    """Read the modality files that a generated world keeps beside its logs.
-
-    Args:
-        folder: holds ``visual.parquet``, ``audio.parquet`` and ``text.parquet``.
-        item_map: ``IdMap`` of the items; videos that are not in it are left out.
-
-    Returns:
-        ``ItemModal`` with ``source = synthetic``; an item without a row in a file lacks that modality.
-
-    Raises:
-        FileNotFoundError: a file is missing.
-        ValueError: a file lacks columns, repeats a video, or holds arrays that do not fit their declared shape.
-    """
-    files = {modality: folder / f"{modality}.parquet" for modality in MODALITIES}
-    missing = [str(file) for file in files.values() if not file.is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"modality files not found: {', '.join(missing)}; generate the world again"
-        )
-    ids = item_map.select(pl.col("dense_id").alias("item_id"), pl.col("raw_id").alias("video_id"))
-    frames = []
-    for modality, file in files.items():
-        stored, dim = _read_modality(file)
-        frames.append(
-            ids.sort("item_id")
-            .join(stored, on="video_id", how="left", maintain_order="left")
-            .with_columns(
-                pl.col("n_tokens").fill_null(0),
-                pl.col("array").fill_null([]),
-                pl.col("present").fill_null(False),
-                dim=pl.lit(dim),
-                modality=pl.lit(modality),
-                source=pl.lit("synthetic"),
-            )
-        )
-    return ItemModal.conform(pl.concat(frames))
-
-
-def _read_modality(file: Path) -> tuple[pl.DataFrame, int]:
-    """The checked rows of one modality file (without ``dim``) and their common width."""
-    missing = set(MODAL_FILE_COLUMNS) - set(pl.read_parquet_schema(file))
-    if missing:
-        raise ValueError(
-            f"{file}: columns {sorted(missing)} are missing; expected {list(MODAL_FILE_COLUMNS)}"
-        )
-    frame = pl.read_parquet(file, columns=list(MODAL_FILE_COLUMNS))
-    dims = frame["dim"].unique().to_list()
-    if len(dims) != 1:
-        raise ValueError(f"{file}: column dim must hold one width, found {dims}")
-    repeated = frame.filter(pl.col("video_id").is_duplicated())
-    if repeated.height:
-        raise ValueError(f"{file}: video_id {repeated['video_id'][0]} has more than one row")
-    tokens = pl.col("n_tokens").cast(pl.Int64)
-    wrong = frame.filter(
-        (pl.col("array").list.len() != tokens * dims[0]) | (pl.col("present") != (tokens > 0))
-    )
-    if wrong.height:
-        raise ValueError(
-            f"{file}: {wrong.height} rows do not hold n_tokens · dim values in column array, with present = (n_tokens > 0); "
-            f"first: video_id {wrong['video_id'][0]}"
-        )
-    return frame.drop("dim"), dims[0]
 
 
 def metadata_proxy(
@@ -151,50 +82,10 @@ def metadata_proxy(
     )
 
 
-def pooled_vectors(item_modal: pl.DataFrame, train_item_ids: npt.NDArray[np.int32]) -> Matrix:
-    """One frozen vector per item: the mean token of each modality, standardised, side by side.
-
-    Moments come from the train items that have the modality (L2); an absent modality is zeros.
-
-    Args:
-        item_modal: ``ItemModal`` with one row per item and modality.
-        train_item_ids: ids of the items in train rows.
-
-    Returns:
-        (n_items, Σ dim) float32.
-    """
-    n_items = int(item_modal["item_id"].n_unique())
-    train = np.zeros(n_items, np.bool_)
-    train[train_item_ids] = True
-    pooled = []
-    for modality in MODALITIES:
-        rows = item_modal.filter(pl.col("modality") == modality)
-        means = np.full((n_items, int(rows["dim"][0])), np.nan, np.float32)
-        rows = rows.filter(pl.col("present"))
-        if rows.height:
-            tokens = rows["array"].explode().to_numpy().reshape(-1, means.shape[1])
-            counts = rows["n_tokens"].to_numpy().astype(np.int64)
-            starts = np.cumsum(counts) - counts
-            means[rows["item_id"].to_numpy()] = np.add.reduceat(tokens, starts) / counts[:, None]
-        pooled.append(_standardise(means, train))
-    return np.hstack(pooled)
-
-
-def _standardise(values: npt.NDArray[np.floating], train: npt.NDArray[np.bool_]) -> Matrix:
-    """Columns to mean 0 and sd 1 over the train rows that are not NaN; NaN becomes 0."""
-    known = ~np.isnan(values)
-    fitted = known & train[:, None]
-    n = np.maximum(fitted.sum(0), 1)
-    mean = np.where(fitted, values, 0).sum(0, dtype=np.float64) / n
-    sd = np.sqrt(np.square(np.where(fitted, values - mean, 0)).sum(0) / n)
-    sd[sd < 1e-6] = 1.0
-    return np.where(known, (values - mean) / sd, 0).astype(np.float32)
-
-
 def _numbers(columns: list[pl.Series], train: npt.NDArray[np.bool_]) -> Matrix:
     """Standardised numbers, and for each a 1 where it is known."""
     values = np.column_stack([column.cast(pl.Float64).to_numpy() for column in columns])
-    return np.hstack([_standardise(values, train), ~np.isnan(values)]).astype(np.float32)
+    return np.hstack([standardise(values, train), ~np.isnan(values)]).astype(np.float32)
 
 
 def _multi_hot(
@@ -232,11 +123,7 @@ def _text(
     items: pl.DataFrame, train: npt.NDArray[np.bool_], options: ProxyOptions
 ) -> tuple[Matrix, npt.NDArray[np.bool_]]:
     """TF-IDF + SVD of caption and cover text, and which items have any; columns past the rank of the texts are 0."""
-    texts = items.select(
-        pl.concat_str("caption", "cover_text", separator=" ", ignore_nulls=True)
-        .fill_null("")
-        .str.strip_chars()
-    ).to_series()
+    texts = item_texts(items)
     has_text = (texts != "").to_numpy()
     vectors = np.zeros((items.height, options.text_dim), np.float32)
     fitted = texts.filter(pl.Series(train & has_text))
