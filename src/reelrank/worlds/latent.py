@@ -9,7 +9,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
@@ -84,18 +86,31 @@ def draw_social_graph(
     degree = rng.poisson(mean_degree * rng.gamma(2.0, 0.5, n_users))
     src = np.repeat(np.arange(n_users), degree)
     seen = rng.integers(0, n_users, (len(src), 8))
-    own = interests[src]
-    cosine = np.stack([np.einsum("ed,ed->e", own, interests[other]) for other in seen.T], axis=1)
+    cosine = _cosines(interests, src, seen)
     chosen = np.argmax(homophily * cosine + rng.gumbel(size=seen.shape), axis=1)
     dst = seen[np.arange(len(src)), chosen]
     keys = np.unique(src[src != dst] * n_users + dst[src != dst])
     return SocialGraph((keys // n_users).astype(np.int32), (keys % n_users).astype(np.int32))
 
 
+@njit(cache=True, nogil=True, fastmath=True)
+def _cosines(vectors: Floats, own: NDArray[np.int64], others: NDArray[np.int64]) -> Floats:
+    """⟨v_own, v_other⟩ of unit vectors for own (n,) and others (n, k), (n, k)."""
+    out = np.empty(others.shape, np.float32)
+    for i in range(len(own)):
+        for j in range(others.shape[1]):
+            total = np.float32(0.0)
+            for k in range(vectors.shape[1]):
+                total += vectors[own[i], k] * vectors[others[i, j], k]
+            out[i, j] = total
+    return out
+
+
 def smooth_over_graph(vectors: Floats, graph: SocialGraph, weight: float) -> Floats:
     """Each user's vector plus ``weight`` times the mean of those followed, at unit length again."""
-    total = np.zeros_like(vectors)
-    np.add.at(total, graph.src, vectors[graph.dst])
+    n = len(vectors)
+    follows = csr_array((np.ones(len(graph.src), np.float32), (graph.src, graph.dst)), (n, n))
+    total = follows @ vectors
     count = np.bincount(graph.src, minlength=len(vectors))[:, None]
     return unit(vectors + weight * total / np.maximum(count, 1))
 

@@ -305,11 +305,11 @@ def expected_reward(
     weights: Doubles, tab: Record, user: Record, video: Record, skip: Record, affinity: float
 ) -> float:
     """True expected immediate reward, METHODS §3.8 without the clip (linear in the feedback)."""
-    acts = feedback(tab, user, video, skip, affinity)
-    total = weights[0] * watch(tab, user, video, skip, affinity)[0]
-    for k in range(5):
-        total += weights[k + 1] * acts[k + 2]
-    return float(total)
+    like, follow, comment, forward, hate = heads_of(tab, user, video, powers_of(affinity))
+    ratio, _ = watch(tab, user, video, skip, affinity)
+    opened = play_parts(tab, user, video, affinity, powers_of(affinity))[0]
+    acts = weights[1] * like + weights[2] * follow + weights[3] * comment + weights[4] * forward
+    return float(weights[0] * ratio + opened * acts + weights[5] * hate)
 
 
 def expected_rows(
