@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from kedro.pipeline import Pipeline
 
-from reelrank.pipelines import features, ingestion, mt_dqn
+from reelrank.pipelines import download, features, ingestion, mt_dqn
+
+SOURCES = ("kuairand", "kuairec", "kuaisar", "weibo", "events")
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """Name to pipeline; ``__default__`` is everything."""
-    tables = ingestion.create_pipeline("kuairand")
-    shared = tables + features.create_pipeline("kuairand")
-    systems = {"mt_dqn": shared + mt_dqn.create_pipeline(system="mt_dqn", source="kuairand")}
+    """Name to pipeline; ``ingestion`` and ``features`` take every source, ``__default__`` is everything but the download."""
+    tables = {source: ingestion.create_pipeline(source) for source in SOURCES}
+    shared = {source: tables[source] + features.create_pipeline(source) for source in SOURCES}
+    posts = ingestion.create_posts_pipeline()
+    systems = {
+        "mt_dqn": shared["kuairand"] + mt_dqn.create_pipeline(system="mt_dqn", source="kuairand")
+    }
     return {
-        "ingestion": tables,
-        "features": shared,
+        "download": download.create_pipeline(),
+        "ingestion": sum(tables.values(), posts),
+        "features": sum(shared.values(), posts),
+        **{f"ingestion_{source}": pipeline for source, pipeline in tables.items()},
+        "ingestion_weibo_posts": posts,
+        **{f"features_{source}": pipeline for source, pipeline in shared.items()},
         **systems,
-        "__default__": sum(systems.values(), Pipeline([])),
+        "__default__": sum([*shared.values(), *systems.values()], posts),
     }

@@ -9,6 +9,7 @@ import pytest
 import torch
 from kedro.io.core import DatasetError, Version
 
+from reelrank.atomic import replace_folder
 from reelrank.buckets import BucketedTable, EngineOptions, map_buckets
 from reelrank.datasets import (
     BucketedTableDataset,
@@ -17,7 +18,6 @@ from reelrank.datasets import (
     ResultsDataset,
     TableDataset,
 )
-from reelrank.datasets.atomic import replace_folder
 from reelrank.datasets.prune import versions_to_drop
 from reelrank.training.artifact import ModelCheckpoint
 from reelrank.training.checkpoint import CheckpointError

@@ -89,6 +89,17 @@ def test_missing_files_are_listed_with_where_to_get_them(tmp_path):
         find_files(tmp_path / "nowhere", "27k")
 
 
+def test_a_partial_release_may_be_one_log(tmp_path):
+    root = write_release(tmp_path, **{STANDARD: None, USERS: None, VIDEOS: None, RANDOM: log(log_line(is_rand=1))})  # fmt: skip
+    with pytest.raises(MissingRawFiles):
+        find_files(root, "pure")
+    engine = EngineOptions(n_buckets=1, staging=tmp_path / "staging")
+    got = ingest(find_files(root, "pure", partial=True), LogOptions(), engine)
+    assert (got.interactions.n_rows, got.users.height, got.items.height) == (1, 1, 1)
+    assert got.report["unknown_users"] == 1
+    assert got.items["author_id"].to_list() == [None]
+
+
 def test_a_part_missing_between_others_is_named(tmp_path):
     part = "log_standard_4_08_to_4_21_pure_part{}.csv"
     root = write_release(

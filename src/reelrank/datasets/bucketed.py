@@ -8,8 +8,8 @@ from typing import Any
 from kedro.io.core import AbstractDataset, DatasetError
 from kedro_datasets._typing import TablePreview
 
+from reelrank.atomic import replace_folder
 from reelrank.buckets import BucketedTable
-from reelrank.datasets.atomic import replace_folder
 from reelrank.datasets.table import table_preview
 
 

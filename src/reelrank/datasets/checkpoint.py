@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kedro_datasets._typing import JSONPreview
 
-from reelrank.datasets.atomic import replace_folder
+from reelrank.atomic import replace_folder
 from reelrank.datasets.versioned import LocalVersionedDataset
 from reelrank.training.artifact import ModelCheckpoint
 

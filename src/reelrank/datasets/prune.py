@@ -10,6 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
+from reelrank.freshness import SUFFIX
+
 logger = logging.getLogger(__name__)
 VERSION = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}\.\d{2}\.\d{2}\.\d{3}Z")
 
@@ -34,6 +36,7 @@ def main() -> None:
     for path in versions_to_drop(arguments.data.rglob("*"), arguments.keep):
         logger.info("dropping %s", path)
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+        path.with_name(path.name + SUFFIX).unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

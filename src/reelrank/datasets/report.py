@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from reelrank.datasets.atomic import replace_file
+from reelrank.atomic import replace_file
 from reelrank.datasets.versioned import LocalVersionedDataset
 
 

@@ -8,7 +8,7 @@ import polars as pl
 from kedro.io.core import VersionNotFoundError
 from kedro_datasets._typing import TablePreview
 
-from reelrank.datasets.atomic import replace_file
+from reelrank.atomic import replace_file
 from reelrank.datasets.versioned import LocalVersionedDataset
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from kedro.io.core import AbstractVersionedDataset, Version
@@ -28,6 +28,9 @@ class LocalVersionedDataset(AbstractVersionedDataset[T, T]):
     ) -> None:
         self.metadata = metadata
         super().__init__(filepath=PurePosixPath(filepath), version=version)
+
+    def _exists(self) -> bool:
+        return Path(self._get_load_path()).exists()
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath), "version": self._version}

@@ -25,7 +25,11 @@ NEEDED = (schema.STANDARD_LOGS, ("user_features",), ("video_features_basic",))  
 
 
 def find_files(
-    root: Path, variant: schema.Variant, kind: Literal["world", "files"] = "files"
+    root: Path,
+    variant: schema.Variant,
+    kind: Literal["world", "files"] = "files",
+    *,
+    partial: bool = False,
 ) -> Manifest:
     """Find a release's official files and check their headers and, where they are published, their checksums.
 
@@ -36,6 +40,7 @@ def find_files(
         root: folder that holds ``KuaiRand-Pure/`` and the like, or is such a folder.
         variant: release.
         kind: who made the files.
+        partial: take what there is: any one log will do, and users and videos may lack attributes.
 
     Raises:
         MissingRawFiles: a required file is missing: one standard log, user_features, video_features_basic.
@@ -58,7 +63,9 @@ def find_files(
         for role in ("user_features", "video_features_basic")
         if role not in found
     ]
-    if not found & set(schema.STANDARD_LOGS):
+    if partial:
+        missing = []
+    if not found & set(schema.LOG_ROLES if partial else schema.STANDARD_LOGS):
         names = (schema.FILES[role][0].format(variant=variant) for role in schema.STANDARD_LOGS)
         missing.append(" or ".join(f"{name}.csv (or its parts …_part1.csv, …)" for name in names))
     if missing:
@@ -70,7 +77,7 @@ def find_files(
     manifest = Manifest("kuairand", variant, kind, release, tuple(files), schema.LICENCE)
     for roles in NEEDED:
         paths = [file.path for file in manifest.files_of(*roles)]
-        if not any(has_rows(path) for path in paths):
+        if paths and not any(has_rows(path) for path in paths):
             empty = " and ".join(str(path) for path in paths)
             raise EmptyFile(f"no rows in {empty}: download or write it again.")
     return manifest

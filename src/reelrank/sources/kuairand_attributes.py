@@ -22,7 +22,7 @@ from reelrank.sources.kuairand_schema import (
 from reelrank.sources.log_csv import check_header
 from reelrank.sources.manifest import Manifest
 from reelrank.sources.text_csv import read_text_table
-from reelrank.tables import Items
+from reelrank.tables import Items, Quarantine
 
 # role → (columns with types, key, may text hold line ends)
 _TABLES: dict[str, tuple[dict[str, pl.DataType], str, bool]] = {
@@ -49,7 +49,8 @@ class SideTables:
 
 def read_side_tables(manifest: Manifest) -> SideTables:
     """Read users, videos and, where there are such files, captions and categories."""
-    tables, quarantines, n_read, duplicates = {}, [], {}, {}
+    tables, n_read, duplicates = {}, {}, {}
+    quarantines = [pl.DataFrame(schema=Quarantine.polars_schema())]
     for role, (columns, key, multiline) in _TABLES.items():
         tables[role] = pl.DataFrame(schema=columns)
         for file in manifest.files_of(role):

@@ -1,5 +1,5 @@
 """From raw files to canonical tables."""
 
-from reelrank.pipelines.ingestion.pipeline import create_pipeline
+from reelrank.pipelines.ingestion.pipeline import create_pipeline, create_posts_pipeline
 
-__all__ = ["create_pipeline"]
+__all__ = ["create_pipeline", "create_posts_pipeline"]

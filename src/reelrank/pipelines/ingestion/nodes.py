@@ -38,22 +38,29 @@ SOURCES: dict[str, ModuleType] = {
 }  # fmt: skip
 
 
-def provide_kuairand(raw: KuaiRandRaw, world: KuaiRandWorldOptions) -> dict[str, Any]:
+def provide_kuairand(
+    raw: KuaiRandRaw, world: KuaiRandWorldOptions, download: DownloadOptions
+) -> dict[str, Any]:
     """Write the sample world or fetch the release if asked and not yet there; find and check the files."""
     write = partial(kuairand_world.write_world, world)
-    return _provide("kuairand", raw, raw.variant, write, kuairand.find_files)
+    find = partial(kuairand.find_files, partial=raw.partial)
+    return _provide("kuairand", raw, raw.variant, write, find, download)
 
 
-def provide_kuairec(raw: KuaiRecRaw, world: KuaiRecWorldOptions) -> dict[str, Any]:
+def provide_kuairec(
+    raw: KuaiRecRaw, world: KuaiRecWorldOptions, download: DownloadOptions
+) -> dict[str, Any]:
     """The same for KuaiRec."""
     write = partial(kuairec_world.write_world, world)
-    return _provide("kuairec", raw, raw.variant, write, kuairec.find_files)
+    return _provide("kuairec", raw, raw.variant, write, kuairec.find_files, download)
 
 
-def provide_kuaisar(raw: KuaiSARRaw, world: KuaiSARWorldOptions) -> dict[str, Any]:
+def provide_kuaisar(
+    raw: KuaiSARRaw, world: KuaiSARWorldOptions, download: DownloadOptions
+) -> dict[str, Any]:
     """The same for KuaiSAR."""
     write = partial(kuaisar_world.write_world, world)
-    return _provide("kuaisar", raw, raw.variant, write, kuaisar.find_files)
+    return _provide("kuaisar", raw, raw.variant, write, kuaisar.find_files, download)
 
 
 def provide_weibo(raw: WeiboRaw, world: WeiboWorldOptions) -> dict[str, Any]:
@@ -75,11 +82,13 @@ def _provide(
     variant: str,
     write: Callable[[Path], Path],
     find: Callable[..., Manifest],
+    download: DownloadOptions | None = None,
 ) -> dict[str, Any]:
     if raw.kind == "world":
         write(raw.root)
-    elif raw.kind == "download":
-        fetch_release(find_release(source, variant), DownloadOptions(source=source, variant=variant, root=raw.root))  # fmt: skip
+    elif raw.kind == "download" and download is not None:
+        changes = {"source": source, "variant": variant, "root": raw.root}
+        fetch_release(find_release(source, variant), download.model_copy(update=changes))
     return find(raw.root, variant, "world" if raw.kind == "world" else "files").to_dict()
 
 

@@ -23,6 +23,9 @@ class KuaiRandRaw(RawOptions):
     """KuaiRand's releases."""
 
     variant: Literal["pure", "1k", "27k"] = Field("pure", description="release")
+    partial: bool = Field(
+        False, description="take what files there are: any one log, attributes or none"
+    )
 
     @model_validator(mode="after")
     def _world_is_pure(self) -> Self:
