@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 
 from reelrank.buckets import EngineOptions, map_buckets
-from reelrank.features.histories import HistoryOptions, history_features
+from reelrank.features.histories import HistoryOptions, ItemCodes, histories
 from reelrank.sources.ingest import LogOptions, ingest_logs
 from reelrank.sources.kuairand_log import log_format
 from reelrank.sources.log_format import LogFile
@@ -60,8 +60,9 @@ def run_one(folder: Path, n_rows: int, workers: int) -> None:
         started = time.perf_counter()
         done = ingest_logs("kuairand", parts, users, np.arange(WORLD.videos), LogOptions(), engine, {})  # fmt: skip
         ingested = time.perf_counter()
-        category = np.arange(WORLD.videos, dtype=np.int32) % 40
-        function = partial(history_features, item_category=category, options=HistoryOptions())
+        codes = np.arange(WORLD.videos, dtype=np.int32)
+        items = ItemCodes(codes % 40, codes % 300, codes % 5_000)
+        function = partial(histories, items=items, options=HistoryOptions())
         table = map_buckets(function, [done.interactions], engine, "histories")
         finished = time.perf_counter()
     answer = {

@@ -11,10 +11,14 @@ from typing import Any, Self
 from pydantic import Field, ValidationError, model_validator
 
 from reelrank.buckets import EngineOptions
+from reelrank.features.bursts import BurstOptions
+from reelrank.features.candidate_sets import CandidateSetOptions
 from reelrank.features.histories import HistoryOptions
 from reelrank.features.modal import ModalOptions, ProxyOptions
 from reelrank.features.rewards import R_MAX, RewardOptions
+from reelrank.features.session_stats import SessionOptions
 from reelrank.features.splits import SplitOptions
+from reelrank.features.temporal_graph import NeighbourOptions
 from reelrank.freshness import FreshnessOptions
 from reelrank.options import Options
 from reelrank.pipelines.ingestion.options import (
@@ -49,10 +53,14 @@ class SourceParameters(Options):
     """What every source's block has."""
 
     ingest: LogOptions
+    bursts: BurstOptions
     split: SplitOptions
     history: HistoryOptions
+    sessions: SessionOptions
     proxy: ProxyOptions
     modal: ModalOptions
+    neighbours: NeighbourOptions
+    candidates: CandidateSetOptions
 
 
 class KuaiRandParameters(SourceParameters):

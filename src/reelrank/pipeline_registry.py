@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kedro.pipeline import Pipeline
 
-from reelrank.pipelines import download, features, ingestion, mt_dqn
+from reelrank.pipelines import download, features, graphs, ingestion, mt_dqn
 
 SOURCES = ("kuairand", "kuairec", "kuaisar", "weibo", "events")
 
@@ -13,6 +13,7 @@ def register_pipelines() -> dict[str, Pipeline]:
     """Name to pipeline; ``ingestion`` and ``features`` take every source, ``__default__`` is everything but the download."""
     tables = {source: ingestion.create_pipeline(source) for source in SOURCES}
     shared = {source: tables[source] + features.create_pipeline(source) for source in SOURCES}
+    full = {source: shared[source] + graphs.create_pipeline(source) for source in SOURCES}
     posts = ingestion.create_posts_pipeline()
     systems = {
         "mt_dqn": shared["kuairand"] + mt_dqn.create_pipeline(system="mt_dqn", source="kuairand")
@@ -20,10 +21,10 @@ def register_pipelines() -> dict[str, Pipeline]:
     return {
         "download": download.create_pipeline(),
         "ingestion": sum(tables.values(), posts),
-        "features": sum(shared.values(), posts),
+        "features": sum(full.values(), posts),
         **{f"ingestion_{source}": pipeline for source, pipeline in tables.items()},
         "ingestion_weibo_posts": posts,
-        **{f"features_{source}": pipeline for source, pipeline in shared.items()},
+        **{f"features_{source}": pipeline for source, pipeline in full.items()},
         **systems,
-        "__default__": sum([*shared.values(), *systems.values()], posts),
+        "__default__": sum([*full.values(), *systems.values()], posts),
     }

@@ -65,7 +65,8 @@ class Interactions(CanonicalTable):
         description="original file order: file number · 2⁴⁰ + line of the file (header is line 1); breaks ties of ts_ms",
     )
     scenario: pl.Int16 = pa.Field(
-        ge=0, description="place in the app (KuaiRand: tab 0–14; KuaiSAR: 0 search, 1 recommendation)"
+        ge=0,
+        description="place in the app (KuaiRand: tab 0–14; KuaiSAR: 0 search, 1 recommendation)",
     )
     request_id: pl.Int64 = pa.Field(
         ge=0, description="dense id of (user_id, ts_ms): items sent together"

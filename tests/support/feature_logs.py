@@ -53,6 +53,7 @@ def random_log(seed: int, n_rows: int = 300, n_users: int = 6, days: int = 6) ->
         row_id=rng.permutation(n_rows),
         is_rand=(rng.random(n_rows) < 0.05).astype(np.int8),
         watch_ratio=holes(rng.gamma(1.0, 0.8, n_rows)),
+        play_ms=holes(rng.integers(0, 20_000, size=n_rows)),
         **columns,
     )
 
@@ -90,5 +91,6 @@ def distort_from(log: pl.DataFrame, ts_ms: int, row_id: int, seed: int) -> pl.Da
         watch_ratio=pl.when(at | after)
         .then(pl.col("watch_ratio") * 3 + 1)
         .otherwise("watch_ratio"),
+        play_ms=pl.when(at | after).then(20_000 - pl.col("play_ms")).otherwise("play_ms"),
         item_id=pl.when(after).then(noise.cast(pl.Int32)).otherwise("item_id"),
     )

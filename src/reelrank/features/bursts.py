@@ -70,8 +70,8 @@ def find_bursts(days: pl.DataFrame, options: BurstOptions) -> pl.DataFrame:
     ]
     if not found:
         raise ValueError(
-            f"bursts: rule {options.rule} finds none in a log of {days['rows'].sum()} rows from {days['day'].min()} to "
-            f"{days['day'].max()} (local days); use another rule or a smaller min_day_rows"
+            f"bursts: rule {options.rule} finds none on the log's local days, {_shown(days)}; "
+            "use another rule or a smaller min_day_rows"
         )
     frame = pl.DataFrame(found, schema=["start_ms", "end_ms", "rows"], orient="row")
     return Bursts.conform(frame.with_row_index("burst_id"))
@@ -88,6 +88,12 @@ def burst_of(ts_ms: npt.NDArray[np.int64], bursts: pl.DataFrame | None) -> npt.N
     """(n,) position of each time's burst in ``Bursts``, −1 outside of all."""
     edges_passed = np.searchsorted(burst_edges(bursts), ts_ms, side="right")
     return np.where(edges_passed % 2 == 1, edges_passed // 2, -1).astype(np.int16)
+
+
+def _shown(days: pl.DataFrame) -> str:
+    """First and last of the days."""
+    found = days["day"].to_list()
+    return f"{found[0]} to {found[-1]}" if found else "of which it has none"
 
 
 def _runs(days: list[date]) -> list[tuple[date, date]]:

@@ -1,73 +1,188 @@
 """What a user had done strictly before each row: one pass over a bucket.
 
-Source: METHODS §1.5 L1; moving averages as in the value model, α = 0.1 [A].
+Source: METHODS §1.5 L1, §6.3; moving averages as in the value model, α = 0.1 [A].
 """
 
 from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 from numba import njit
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from reelrank.features import histories_kernel as kernel
+from reelrank.features.bursts import burst_edges
+from reelrank.features.heads import HEADS, HeadRule, head_columns
+from reelrank.features.histories_kernel import MS_PER_DAY, MS_PER_HOUR, NO_CODE, UNKNOWN
 from reelrank.options import Options
 from reelrank.tables import Histories
 
-MS_PER_HOUR = 3_600_000
+__all__ = [
+    "ITEM_COLUMNS", "MS_PER_DAY", "MS_PER_HOUR", "USER_COLUMNS", "WATCH_RATIO_CAP", "HistoryOptions", "ItemCodes",
+    "histories", "require_time_order",
+]  # fmt: skip
+
 WATCH_RATIO_CAP = 2.0  # as in r_immediate, METHODS §3.8 [D]
+BINARY = ("long_view", "complete", "click", "like", *(head for head in HEADS if head != "complete"))
+BY_CATEGORY = BINARY[:2]  # also averaged within the row's category
+# Known of a user before any item is chosen: the same for every candidate of a row …
+USER_COLUMNS = (
+    "n_before", "hours_since_last", "previous_session_rows", "session_gap_hours", "category_entropy", "interest_drift",
+    *(f"ema_{name}" for name in (*BINARY, "watch_ratio")),
+)  # fmt: skip
+# … and these belong to the row's own item: they say what was shown, and are computed anew for another candidate (L6).
+ITEM_COLUMNS = (
+    *(f"ema_category_{name}" for name in BY_CATEGORY),
+    "author_seen", "author_days_since_last", "author_days_since_completion",
+)  # fmt: skip
 
 
 class HistoryOptions(Options):
-    """How much the newest row weighs."""
+    """How much the newest row weighs, and what counts as completed."""
 
     alpha: float = Field(
         0.1, gt=0, le=1, description="weight of the newest row in a moving average [A]"
     )
+    heads: HeadRule = Field(HeadRule(), description="thresholds of the value model's heads")
+    drift_fast: float = Field(
+        0.1, gt=0, le=1, description="weight of the newest row in the fast interest histogram [D]"
+    )
+    drift_slow: float = Field(
+        0.01, gt=0, le=1, description="weight of the newest row in the slow interest histogram [D]"
+    )
+
+    @model_validator(mode="after")
+    def _fast_is_faster(self) -> Self:
+        if self.drift_slow >= self.drift_fast:
+            raise ValueError(
+                f"drift_slow {self.drift_slow} must be below drift_fast {self.drift_fast}"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class ItemCodes:
+    """Categories and author of each item as dense codes 0 … n−1, −1 = the item has none; each of shape (n_items,)."""
+
+    category_1: npt.NDArray[np.int32]
+    category_2: npt.NDArray[np.int32]
+    author: npt.NDArray[np.int32]
+
+    @classmethod
+    def of(cls, items: pl.DataFrame) -> Self:
+        """Codes of ``Items``; the first tag stands in for a category-1 that the source lacks.
+
+        Source: METHODS §6.3 [A], the stand-in [D].
+        """
+        first = pl.coalesce("category_1", pl.col("tags").list.first())
+        ranks = items.select(
+            first=first.rank("dense"),
+            second=pl.col("category_2").rank("dense"),
+            author=pl.col("author_id").rank("dense"),
+        )
+        return cls(*((rank.cast(pl.Int32) - 1).fill_null(NO_CODE).to_numpy() for rank in ranks))
+
+    def hash(self) -> str:
+        """Hex digits that change when any code changes."""
+        of_all = hashlib.sha256()
+        for codes in (self.category_1, self.category_2, self.author):
+            of_all.update(codes.tobytes())
+        return of_all.hexdigest()
 
 
 def histories(
-    interactions: pl.DataFrame, item_category: npt.NDArray[np.int32], options: HistoryOptions
+    interactions: pl.DataFrame,
+    items: ItemCodes,
+    options: HistoryOptions,
+    bursts: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
-    """Exponential moving averages of a user's feedback over the rows before each row (bucket function).
+    """Every history feature of METHODS §6.3 over the rows before each row (bucket function).
 
-    m ← x at the first known value, then m ← (1 − α) m + α x; a null is passed over. Rows with equal times are ordered by ``row_id``.
-    Source: METHODS §1.5 L1, α [A].
+    Moving average: m ← x at the first known value, then m ← (1 − α) m + α x; a null is passed over. Entropy: of the shares of
+    category-2 among the rows so far, nats, 0 at the start. Interest drift [D]: cosine distance of two histograms of
+    category-1, h ← (1 − β) h + β e_c from h = e_c on, with β = ``drift_fast`` and ``drift_slow``: near 0 while the last rows are
+    like the user's long run. What is per author, and the session before, starts anew with each burst.
+    Rows with equal times are ordered by ``row_id``. Source: METHODS §1.5 L1, §6.3 [A].
 
     Args:
         interactions: every row of some users, as ``Interactions``.
-        item_category: (n_items,) first-level category index, −1 = none.
-        options: weight of the newest row.
+        items: categories and authors of all items.
+        options: weights and head rule.
+        bursts: ``Bursts``; None or no rows = the log is one piece.
 
     Returns:
-        One row of ``Histories`` per row, in the same order; averages without a known value before the row are null.
+        One row of ``Histories`` per row, in the same order; what is not known before the row is null.
 
     Raises:
         ValueError: rows are not sorted by (user_id, ts_ms, row_id).
     """
     require_time_order(interactions)
-    feedback = interactions.select(
-        pl.col("long_view", "click", "like").cast(pl.Float32),
-        pl.col("watch_ratio").clip(upper_bound=WATCH_RATIO_CAP),
+    n = interactions.height
+    user, ts_ms, session, item = (
+        interactions[name].to_numpy() for name in ("user_id", "ts_ms", "session_id", "item_id")
     )
-    category = item_category[interactions["item_id"].to_numpy()]
-    n_categories = int(item_category.max(initial=-1)) + 1
-    user, ts_ms = interactions["user_id"].to_numpy(), interactions["ts_ms"].to_numpy()
-    n_before, hours, averages = _scan(
-        user,
-        ts_ms,
-        category,
-        n_categories,
-        feedback.to_numpy(order="fortran").T,  # (K, n) without a copy; nulls become NaN
-        options.alpha,
+    binary = _binary_feedback(interactions, options.heads)
+    watch_ratio = interactions["watch_ratio"].clip(upper_bound=WATCH_RATIO_CAP)
+    complete = binary[BINARY.index("complete")]
+    n_before, previous_rows, visit = np.empty((3, n), np.int32)
+    seen = np.empty(n, np.int8)
+    hours, gap_hours, watch, drift, entropy, days, days_complete = np.empty((7, n), np.float32)
+    averages = np.empty((len(BINARY), n), np.float32)
+    in_category = np.empty((len(BY_CATEGORY), n), np.float32)
+
+    kernel.scan_time(
+        user, ts_ms, session, burst_edges(bursts), n_before, hours, previous_rows, gap_hours, visit
     )
-    names = [*(f"ema_{name}" for name in feedback.columns), "ema_category_long_view"]
-    floats = {"hours_since_last": hours} | dict(zip(names, averages, strict=True))
-    frame = interactions.select("user_id", "row_id").with_columns(
-        pl.Series("n_before", n_before),
-        *(pl.Series(name, values).fill_nan(None) for name, values in floats.items()),
+    kernel.scan_feedback(
+        user, binary, watch_ratio.fill_null(np.nan).to_numpy(), options.alpha, averages, watch
     )
-    return Histories.conform(frame)
+    first, second, author = (
+        (codes, int(codes.max(initial=NO_CODE)) + 1)
+        for codes in (items.category_1, items.category_2, items.author)
+    )
+    kernel.scan_categories(
+        user, item, *first, binary[: len(BY_CATEGORY)], options.alpha, in_category
+    )
+    fast, slow = kernel.decay_table(options.drift_fast), kernel.decay_table(options.drift_slow)
+    kernel.scan_drift(user, item, *first, fast, slow, drift)
+    kernel.scan_entropy(user, item, *second, kernel.log_table(), entropy)
+    kernel.scan_authors(visit, ts_ms, item, *author, complete, seen, days, days_complete)
+    if second[1] == 0:
+        entropy[:] = np.nan  # a source without categories is not one of a single category
+    known = {
+        "hours_since_last": hours,
+        "session_gap_hours": gap_hours,
+        "ema_watch_ratio": watch,
+        "interest_drift": drift,
+        "category_entropy": entropy,
+        "author_days_since_last": days,
+        "author_days_since_completion": days_complete,
+        **{f"ema_{name}": mean for name, mean in zip(BINARY, averages, strict=True)},
+        **{
+            f"ema_category_{name}": mean
+            for name, mean in zip(BY_CATEGORY, in_category, strict=True)
+        },
+    }
+    counts = {"n_before": n_before, "previous_session_rows": previous_rows, "author_seen": seen}
+    rows, authors = pl.col("previous_session_rows"), pl.col("author_seen")
+    features = pl.DataFrame(counts | known).with_columns(
+        pl.when(rows > 0).then(rows),
+        pl.when(authors >= 0).then(authors),
+        pl.col(pl.Float32).fill_nan(None),
+    )
+    return Histories.conform(interactions.select("user_id", "row_id").hstack(features))
+
+
+def _binary_feedback(interactions: pl.DataFrame, heads: HeadRule) -> npt.NDArray[np.int8]:
+    """(len(BINARY), n) zeros, ones and ``UNKNOWN``s."""
+    known = interactions.select("long_view", "click", "like", *head_columns(heads))
+    known = known.select(pl.col(BINARY).fill_null(UNKNOWN))
+    return np.stack([column.to_numpy() for column in known])
 
 
 def require_time_order(interactions: pl.DataFrame) -> None:
@@ -85,7 +200,7 @@ def require_time_order(interactions: pl.DataFrame) -> None:
         )
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _first_unsorted(
     user: npt.NDArray[np.int32], ts_ms: npt.NDArray[np.int64], row_id: npt.NDArray[np.int64]
 ) -> int:
@@ -99,48 +214,3 @@ def _first_unsorted(
         if not ordered:
             return i
     return -1
-
-
-@njit(cache=True)
-def _blend(mean: float, value: float, alpha: float) -> float:
-    if np.isnan(value):
-        return mean
-    if np.isnan(mean):
-        return value
-    return mean + alpha * (value - mean)
-
-
-@njit(cache=True)
-def _scan(
-    user: npt.NDArray[np.int32],
-    ts_ms: npt.NDArray[np.int64],
-    category: npt.NDArray[np.int32],
-    n_categories: int,
-    feedback: npt.NDArray[np.float32],
-    alpha: float,
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Averages before each row: of each of the (K, n) feedbacks, and last of feedback 0 within the row's category."""
-    n_feedbacks, n = feedback.shape
-    n_before = np.zeros(n, np.int32)
-    hours = np.full(n, np.nan, np.float32)
-    averages = np.full((n_feedbacks + 1, n), np.nan, np.float32)
-    mean = np.empty(n_feedbacks, np.float64)
-    by_category = np.empty(n_categories, np.float64)
-    owner = np.full(n_categories, -1, np.int64)  # the user whose mean `by_category` holds
-    for i in range(n):
-        if i == 0 or user[i] != user[i - 1]:
-            mean[:] = np.nan
-        else:
-            n_before[i] = n_before[i - 1] + 1
-            hours[i] = (ts_ms[i] - ts_ms[i - 1]) / MS_PER_HOUR
-        for k in range(n_feedbacks):
-            averages[k, i] = mean[k]
-            mean[k] = _blend(mean[k], feedback[k, i], alpha)
-        c = category[i]
-        if c >= 0:
-            if owner[c] != user[i]:
-                owner[c] = user[i]
-                by_category[c] = np.nan
-            averages[n_feedbacks, i] = by_category[c]
-            by_category[c] = _blend(by_category[c], feedback[0, i], alpha)
-    return n_before, hours, averages

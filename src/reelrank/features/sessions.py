@@ -40,7 +40,7 @@ def request_and_session_ids(
     return request, session
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _number(
     user_id: NDArray[np.integer],
     ts_ms: NDArray[np.integer],

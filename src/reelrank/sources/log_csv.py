@@ -126,7 +126,13 @@ def to_interactions(
     names = [name for name in RAW_COLUMNS if name in rows.columns]
     typed = rows.select(pl.col(name).cast(RAW_COLUMNS[name]) for name in names)
     keys = rows.select("line", "row_hash")
-    return ParsedChunk(table.n_lines, pl.concat([typed, keys], how="horizontal"), bad, **counts)
+    return ParsedChunk(
+        table.n_lines,
+        pl.concat([typed, keys], how="horizontal"),
+        bad,
+        counts.get("excluded", {}),
+        counts.get("noted", {}),
+    )
 
 
 def check_header(path: Path, expected: Iterable[str]) -> list[str]:

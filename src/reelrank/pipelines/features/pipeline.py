@@ -7,7 +7,9 @@ from kedro.pipeline import Node, Pipeline
 from reelrank.pipelines.features.nodes import (
     build_histories,
     build_item_modal,
-    cut_time,
+    count_sessions,
+    fit_parts,
+    mark_bursts,
     split_interactions,
 )
 
@@ -15,26 +17,35 @@ from reelrank.pipelines.features.nodes import (
 def create_pipeline(source: str = "kuairand") -> Pipeline:
     """Canonical tables of one source to its features, in the source's namespace."""
     nodes = [
-        Node(cut_time, ["interactions", "params:split"], "split_cuts", name="cut_time"),
+        Node(mark_bursts, ["interactions", "params:bursts"], "bursts", name="mark_bursts"),
+        Node(
+            fit_parts, ["interactions", "bursts", "params:split"], "split_cuts", name="fit_parts"
+        ),
         Node(
             split_interactions,
             ["interactions", "split_cuts", "params:engine"],
-            "splits",
+            ["splits", "split_report"],
             name="split_interactions",
         ),
         Node(
             build_histories,
-            ["interactions", "items", "params:history", "params:engine"],
+            ["interactions", "items", "bursts", "params:history", "params:engine"],
             "histories",
             name="build_histories",
         ),
         Node(
+            count_sessions,
+            ["interactions", "bursts", "params:sessions", "params:engine"],
+            ["sessions", "session_report"],
+            name="count_sessions",
+        ),
+        Node(
             build_item_modal,
-            ["raw_manifest", "splits", "interactions", "items", "item_map", "params:proxy"],
+            ["raw_manifest", "splits", "interactions", "items", "item_map", "params:modal", "params:proxy"],
             "item_modal",
             name="build_item_modal",
         ),
-    ]
+    ]  # fmt: skip
     return Pipeline(
         nodes,
         namespace=source,
