@@ -10,7 +10,7 @@ KEEP ?= 5
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint claims viz notebook bench docs prune clean
+.PHONY: help install run test spark lint claims viz notebook bench docs prune clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -35,8 +35,18 @@ lint: $(STAMP)  ## ruff, mypy --strict, import contract
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
+# one thread a worker: two workers fill two cores
+test: export OMP_NUM_THREADS = 1
+test: export POLARS_MAX_THREADS = 1
 test: lint  ## everything that CI checks
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
+
+spark: $(STAMP)  ## test of the distributed engine, in an environment of its own (needs Java 17 or 21)
+	test -d .venv-spark || $(PYTHON) -m venv .venv-spark
+	echo $(abspath $(VENV))/lib/$(PYTHON)/site-packages > .venv-spark/lib/$(PYTHON)/site-packages/reelrank.pth
+	echo $(CURDIR)/src >> .venv-spark/lib/$(PYTHON)/site-packages/reelrank.pth
+	.venv-spark/bin/pip install --quiet "pyspark>=4.3,<5"
+	.venv-spark/bin/python -m pytest tests/sources/test_ingest.py -k spark
 
 claims: $(STAMP)  ## statistical claims on planted truth (takes a while)
 	$(BIN)/python claims/mt_dqn.py

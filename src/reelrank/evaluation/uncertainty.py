@@ -57,6 +57,21 @@ class Difference:
     p_value: float
 
 
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """Σ numerator / Σ denominator over the rows; with groups, the mean of the groups' ratios, weighted by their rows.
+
+    Attributes:
+        numerator: (n,).
+        denominator: (n,) ≥ 0.
+        group: (n,) group of each row, from 0; None = one group.
+    """
+
+    numerator: FloatArray
+    denominator: FloatArray
+    group: npt.NDArray[np.int64] | None = None
+
+
 class UserBootstrap:
     """Resamples of users, drawn once.
 
@@ -97,26 +112,47 @@ class UserBootstrap:
         Raises:
             ValueError: lengths differ, a value is not finite, or a user was not drawn.
         """
+        terms = (Ratio(np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)),)
+        return self.ratios(users, [terms], n)[0]
+
+    def ratios(
+        self, users: npt.ArrayLike, statistics: Sequence[Sequence[Ratio]], n: int | None = None
+    ) -> list[Estimate]:
+        """Many statistics in one pass: rows are summed by user, and one matrix product serves all resamples.
+
+        Args:
+            users: (rows,) user of each row.
+            statistics: each is the sum of its ratios.
+            n: reported size where it is not the number of rows.
+
+        Returns:
+            an estimate per statistic; its interval needs two users in the denominator of each ratio.
+
+        Raises:
+            ValueError: lengths differ, a value is not finite, or a user was not drawn.
+        """
         index = self._index(users)
-        top, bottom = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
-        if not top.shape == bottom.shape == index.shape:
-            raise ValueError(
-                f"users {index.shape}, numerator {top.shape} and denominator {bottom.shape} must be of one length"
-            )
-        if not (np.isfinite(top).all() and np.isfinite(bottom).all()):
-            raise ValueError("numerator or denominator holds values that are not finite")
-        sums = np.column_stack(
-            [np.bincount(index, weights=v, minlength=self.users.size) for v in (top, bottom)]
-        )
-        replicates = np.concatenate(
-            [
-                _divide((self.counts[start : start + _BLOCK].astype(np.float64) @ sums).T)
-                for start in range(0, len(self.counts), _BLOCK)
-            ]
-        )
-        value = float(_divide(np.array([[top.sum()], [bottom.sum()]]))[0])
-        contributing = int(np.count_nonzero(sums[:, 1]))
-        return _estimate(value, replicates, top.size if n is None else n, contributing)
+        parts = [part for statistic in statistics for part in statistic]
+        sums = [self._sums(index, part) for part in parts]
+        if not sums:
+            return []
+        columns = np.concatenate(sums, axis=1)
+        resampled = np.empty((len(self.counts), columns.shape[1]))
+        for start in range(0, len(self.counts), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            resampled[block] = self.counts[block].astype(np.float64) @ columns
+        ends = np.cumsum([part.shape[1] for part in sums])[:-1]
+        totals = np.split(columns.sum(axis=0, keepdims=True), ends, axis=1)
+        replicates = np.split(resampled, ends, axis=1)
+        estimates, first = [], 0
+        for statistic in statistics:
+            own = range(first, first + len(statistic))
+            first += len(statistic)
+            value = float(np.sum([_quotient(totals[k]) for k in own]))
+            drawn = np.sum([_quotient(replicates[k]) for k in own], axis=0)
+            n_users = min(int(sums[k][:, 1::3].any(axis=1).sum()) for k in own)
+            estimates.append(_estimate(value, drawn, index.size if n is None else n, n_users))
+        return estimates
 
     def mean(self, users: npt.ArrayLike, values: npt.ArrayLike) -> Estimate:
         """Mean over the rows whose value is defined (not NaN); ``n`` counts those. Arguments as :meth:`ratio`."""
@@ -154,6 +190,22 @@ class UserBootstrap:
         replicates = _weighted_ap(label[order], index[order], tie_ends, by_user)
         value = average_precision(label, score)
         return _mark(_estimate(value, replicates, label.size, np.unique(index).size), label)
+
+    def _sums(self, index: npt.NDArray[np.int64], part: Ratio) -> FloatArray:
+        """Sums by user (U, 3G): numerator, denominator and rows of each group, group by group."""
+        top, bottom, group = part.numerator, part.denominator, part.group
+        columns = [top, bottom] if group is None else [top, bottom, group]
+        if any(column.shape != index.shape for column in columns):
+            raise ValueError(
+                f"users {index.shape}, numerator {top.shape} and denominator {bottom.shape} must be of one length"
+            )
+        if not (np.isfinite(top).all() and np.isfinite(bottom).all()):
+            raise ValueError("numerator or denominator holds values that are not finite")
+        n_groups = 1 if group is None else int(group.max(initial=0)) + 1
+        cell = index if group is None else index * n_groups + group
+        size = self.users.size * n_groups
+        by_cell = [np.bincount(cell, weights, size) for weights in (top, bottom, None)]
+        return np.stack(by_cell, axis=-1).reshape(self.users.size, 3 * n_groups).astype(np.float64)
 
     def _index(self, users: npt.ArrayLike) -> npt.NDArray[np.int64]:
         ids = np.asarray(users)
@@ -199,7 +251,7 @@ def paired(a: Estimate, b: Estimate) -> Difference:
     p_value = np.nan
     if defined.size:
         count = min(np.count_nonzero(defined <= 0), np.count_nonzero(defined >= 0))
-        p_value = min(1.0, 2 * (1 + count) / (defined.size + 1))
+        p_value = float(min(1.0, 2 * (1 + count) / (defined.size + 1)))
     return Difference(a.value - b.value, low, high, a.n, a.reliable and b.reliable, p_value)
 
 
@@ -213,10 +265,17 @@ def holm(p_values: npt.ArrayLike) -> FloatArray:
     return adjusted
 
 
-def _divide(pair: FloatArray) -> FloatArray:
-    quotient: FloatArray = np.full(pair.shape[1], np.nan)
-    np.divide(pair[0], pair[1], out=quotient, where=pair[1] > 0)
-    return quotient
+def _quotient(sums: FloatArray) -> FloatArray:
+    """Σ_g n_g/n · numerator_g/denominator_g of sums (B, 3G); NaN where a group with rows has no denominator."""
+    top, bottom, rows = sums[:, 0::3], sums[:, 1::3], sums[:, 2::3]
+    quotient: FloatArray = np.full(top.shape, np.nan)
+    np.divide(top, bottom, out=quotient, where=bottom > 0)
+    if top.shape[1] == 1:
+        return quotient[:, 0]
+    weighted = np.where(rows > 0, rows * quotient, 0.0).sum(axis=1)
+    value: FloatArray = np.full(len(sums), np.nan)
+    np.divide(weighted, rows.sum(axis=1), out=value, where=rows.sum(axis=1) > 0)
+    return value
 
 
 def _interval(replicates: FloatArray) -> tuple[float, float]:
