@@ -212,13 +212,8 @@ def _write(o: WorldOptions, world: World, root: Path) -> None:
     folder = root / official.FOLDERS[o.variant]
     for path in (folder / "data", folder / "modal", root / TRUTH_FOLDER):
         path.mkdir(parents=True)
-    rng = latent.stream(o.seed, "files")
-    frame, part = files.log_columns(rng, world.logs, world.catalogue)
-    rows = files.file_rows(rng, frame, part)
-    log, seen = frame.select(list(official.LOG_COLUMNS)), frame.select(TRUTH_COLUMNS)
     names = {role: f"{n.format(variant=o.variant)}.csv" for role, (n, _) in official.FILES.items()}
-    tables: dict[str, Callable[[], pl.DataFrame]] = {
-        "video_features_statistic": partial(files.video_statistics, frame, world.catalogue),
+    attributes: dict[str, Callable[[], pl.DataFrame]] = {
         "user_features": partial(
             files.user_features, latent.stream(o.seed, "users"), o.users, world.graph
         ),
@@ -229,16 +224,20 @@ def _write(o: WorldOptions, world: World, root: Path) -> None:
         "categories": partial(files.categories, world.catalogue),
     }
     with ThreadPoolExecutor(2) as pool:
-        jobs = [
-            pool.submit(_write_log, log, of_file, folder / "data" / names[role])
-            for role, (of_file, _) in rows.items()
-        ]
-        jobs.append(
-            pool.submit(_write_truth, o, world, seen, rows, names=names, folder=root / TRUTH_FOLDER)
-        )
-        for role, make in tables.items():
+        jobs = [pool.submit(_write_modal, o, world.response.vectors, folder / "modal")]
+        for role, make in attributes.items():
             jobs.append(pool.submit(_write_table, make, folder / "data" / names[role]))
-        jobs.append(pool.submit(_write_modal, o, world.response.vectors, folder / "modal"))
+        rng = latent.stream(o.seed, "files")
+        frame, part = files.log_columns(rng, world.logs, world.catalogue)
+        rows = files.file_rows(rng, frame, part)
+        log, seen = frame.select(list(official.LOG_COLUMNS)), frame.select(TRUTH_COLUMNS)
+        for role, (of_file, _) in rows.items():
+            jobs.append(pool.submit(_write_log, log, of_file, folder / "data" / names[role]))
+        truth = root / TRUTH_FOLDER
+        jobs.append(pool.submit(_write_truth, o, world, seen, rows, names=names, folder=truth))
+        statistics = partial(files.video_statistics, frame, world.catalogue)
+        path = folder / "data" / names["video_features_statistic"]
+        jobs.append(pool.submit(_write_table, statistics, path))
         for job in jobs:
             job.result()
 

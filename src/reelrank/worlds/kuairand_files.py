@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
+from numba import njit
 from numpy.typing import NDArray
 
 from reelrank.sources.kuairand_schema import (
@@ -21,9 +22,11 @@ from reelrank.sources.kuairand_schema import (
     VIDEO_STATISTIC_COLUMNS,
 )
 from reelrank.worlds.latent import Ints, SocialGraph
+from reelrank.worlds.response import VALID_PLAY_MS
 from reelrank.worlds.sessions import ROW_COLUMNS, Log
 
 HOUR_MS = 3_600_000
+SHORT_PLAY_MS, MAY_FIRST = 3_000, 20220501
 DATES = np.array([*range(20220408, 20220431), *range(20220501, 20220509)])
 SECOND_FILE_DATE = 20220422
 PARTITION_DELAY_MS = (
@@ -210,46 +213,83 @@ def video_statistics(frame: pl.DataFrame, catalogue: Catalogue) -> pl.DataFrame:
     Users are counted as rows (few see a video twice); what a world does not have (cancelled likes, downloads …) is 0.
     """
     n = len(catalogue.topic)
-    video = frame["video_id"].to_numpy()
-    play = frame["play_time_ms"].to_numpy()
-    duration = catalogue.duration_ms[video]
-
-    def total(weights: NDArray[np.generic]) -> NDArray[np.float64]:
-        return np.asarray(np.bincount(video, weights, n), np.float64)
-
-    cells = np.zeros((n, 40, 15), bool)
-    date = frame["date"].to_numpy()
-    cells[video, date % 100 + 31 * (date >= 20220501), frame["tab"].to_numpy()] = True
-    counts = np.maximum(cells.sum((1, 2)), 1)
-    valid = np.where(duration <= 7000, play >= duration, play > 7000)
-    flags = {
-        name: frame[f"is_{name}"].to_numpy() for name in ("like", "follow", "comment", "forward")
-    }
+    logged = ("date", "tab", "play_time_ms", "long_view", "is_like", "is_comment", "is_follow", "is_forward", "comment_stay_time")  # fmt: skip
+    sums = _totals(
+        n,
+        catalogue.duration_ms,
+        frame["video_id"].to_numpy(),
+        *(frame[name].to_numpy() for name in logged),
+    )
+    show, play, complete, valid, long, short, like, comment, follow, share = sums[:10]
+    counts, play_ms, progress, comment_ms = np.maximum(sums[10], 1), *sums[11:]
     totals = {
-        "show": np.bincount(video, minlength=n),
-        "play": total(play > 0),
-        "complete_play": total(play >= duration),
-        "valid_play": total(valid),
-        "long_time_play": total(frame["long_view"].to_numpy()),
-        "short_time_play": total(play < np.minimum(3000, duration)),
-        "like": total(flags["like"]),
-        "comment": total(flags["comment"]),
-        "direct_comment": total(flags["comment"]),
-        "follow": total(flags["follow"]),
-        "share": total(flags["forward"]),
-        "share_all": total(flags["forward"]),
+        "show": show,
+        "play": play,
+        "complete_play": complete,
+        "valid_play": valid,
+        "long_time_play": long,
+        "short_time_play": short,
+        "like": like,
+        "comment": comment,
+        "direct_comment": comment,
+        "follow": follow,
+        "share": share,
+        "share_all": share,
     }
     columns = {f"{name}_cnt": values / counts for name, values in totals.items()}
     columns |= {f"{name}_user_num": values / counts for name, values in totals.items()}
     columns |= {
         "video_id": np.arange(n),
-        "counts": counts,
-        "play_duration": total(play) / counts,
-        "play_progress": total(play / duration) / np.maximum(totals["show"], 1),
-        "comment_stay_duration": total(frame["comment_stay_time"].to_numpy()) / counts,
+        "counts": counts.astype(np.int64),
+        "play_duration": play_ms / counts,
+        "play_progress": progress / np.maximum(show, 1),
+        "comment_stay_duration": comment_ms / counts,
     }
     order = list(VIDEO_STATISTIC_COLUMNS)
     return pl.DataFrame({name: columns.get(name, np.zeros(n)) for name in order})
+
+
+@njit(cache=True, nogil=True)
+def _totals(
+    n_videos: int,
+    durations: NDArray[np.int64],
+    video: Ints,
+    date: Ints,
+    tab: Ints,
+    play: Ints,
+    long: Ints,
+    like: Ints,
+    comment: Ints,
+    follow: Ints,
+    share: Ints,
+    comment_ms: Ints,
+) -> NDArray[np.float64]:
+    """Sums per video, (14, V).
+
+    Shows, plays, complete, valid, long and short ones, likes, comments, follows, shares; (day, tab) pairs; play time, play
+    progress, time in comments.
+    """
+    sums = np.zeros((14, n_videos))
+    cells = np.zeros((n_videos, 63, 15), np.bool_)
+    for i in range(len(video)):
+        v, p, d = video[i], play[i], durations[video[i]]
+        sums[0, v] += 1
+        sums[1, v] += p > 0
+        sums[2, v] += p >= d
+        sums[3, v] += p >= d if d <= VALID_PLAY_MS else p > VALID_PLAY_MS
+        sums[4, v] += long[i]
+        sums[5, v] += p < min(SHORT_PLAY_MS, d)
+        sums[6, v] += like[i]
+        sums[7, v] += comment[i]
+        sums[8, v] += follow[i]
+        sums[9, v] += share[i]
+        day = date[i] % 100 + (31 if date[i] >= MAY_FIRST else 0)
+        sums[10, v] += not cells[v, day, tab[i]]
+        cells[v, day, tab[i]] = True
+        sums[11, v] += p
+        sums[12, v] += p / d
+        sums[13, v] += comment_ms[i]
+    return sums
 
 
 def captions(rng: np.random.Generator, catalogue: Catalogue) -> pl.DataFrame:
