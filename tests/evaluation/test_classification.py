@@ -4,7 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from reelrank.evaluation.classification import auc, average_precision, best_f1_threshold, f1_counts
+from reelrank.evaluation.classification import (
+    auc,
+    average_precision,
+    best_f1_threshold,
+    f1_counts,
+    f1_scores,
+    f1_thresholds,
+)
 
 ROWS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 6)), min_size=1, max_size=60)
 
@@ -59,8 +66,64 @@ def test_auc_by_hand():
 
 @pytest.mark.parametrize(
     ("y", "p", "message"),
-    [([0, 1], [0.5], "length"), ([0, 2], [0.1, 0.2], "0 or 1"), ([0, 1], [0.1, np.nan], "finite")],
+    [
+        ([0, 1], [0.5], "length"),
+        ([0, 2], [0.1, 0.2], "label of row 1 is 2.0 .* 0 or 1"),
+        (
+            [0, 1, 0],
+            [0.1, np.nan, np.inf],
+            r"score of row 1 is nan \(2 such rows\): must be finite",
+        ),
+        ([[0, 1]], [[0.1, 0.2]], "length"),
+    ],
 )
 def test_bad_input(y, p, message):
     with pytest.raises(ValueError, match=message):
         auc(y, p)
+
+
+@given(st.dictionaries(st.sampled_from("abc"), ROWS, min_size=1), st.integers(0, 7))
+@settings(max_examples=40, deadline=None)
+def test_macro_and_micro_agree_with_scikit_learn(behaviours, threshold):
+    labels, scores = {}, {}
+    for name, rows in behaviours.items():
+        labels[name], scores[name] = columns(rows)
+    predicted = {name: scores[name] >= threshold / 6 for name in labels}
+    found = f1_scores(labels, scores, dict.fromkeys(labels, threshold / 6))
+    each = [f1_score(labels[n], predicted[n], zero_division=np.nan) for n in labels]
+    np.testing.assert_allclose(list(found.by_behaviour.values()), each, atol=1e-12)
+    assert found.undefined == tuple(n for n, v in zip(labels, each, strict=True) if np.isnan(v))
+    np.testing.assert_allclose(
+        found.macro, np.nan if np.isnan(each).all() else np.nanmean(each), atol=1e-12
+    )
+    together = [np.concatenate(list(c.values())) for c in (labels, predicted)]
+    np.testing.assert_allclose(found.micro, f1_score(*together, zero_division=np.nan), atol=1e-12)
+
+
+def test_thresholds_come_from_other_rows_than_the_scores():
+    thresholds = f1_thresholds(
+        {"like": [0, 1, 1], "share": [0, 0, 0]},
+        {"like": [0.1, 0.4, 0.6], "share": [0.1, 0.2, 0.3]},
+    )
+    assert thresholds == {"like": 0.4, "share": np.inf}
+    found = f1_scores(
+        {"like": [1, 0, 1], "share": [1, 0]},
+        {"like": [0.3, 0.5, 0.9], "share": [0.9, 0.1]},
+        thresholds,
+    )
+    assert found.by_behaviour == {"like": 0.5, "share": 0.0}  # one hit, one miss, one false alarm
+    assert (found.macro, found.micro) == (0.25, 0.4)
+
+
+def test_behaviours_must_be_the_same():
+    with pytest.raises(ValueError, match=r"thresholds .* \['share'\]"):
+        f1_scores({"like": [1]}, {"like": [0.1]}, {"like": 0.5, "share": 0.5})
+    with pytest.raises(ValueError, match="scores and labels"):
+        f1_thresholds({"like": [1]}, {})
+
+
+def test_large_columns_agree_with_scikit_learn():
+    rng = np.random.default_rng(0)
+    y, p = rng.integers(0, 2, 20_000), np.round(rng.normal(size=20_000), 2)
+    assert auc(y, p) == pytest.approx(roc_auc_score(y, p), abs=1e-12)
+    assert average_precision(y, p) == pytest.approx(average_precision_score(y, p), abs=1e-12)

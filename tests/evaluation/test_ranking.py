@@ -2,9 +2,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import ndcg_score
+from scipy.stats import rankdata
+from sklearn.metrics import dcg_score, ndcg_score
 
-from reelrank.evaluation.ranking import hit_rate, mrr, ndcg, ndcg_from_ranks
+from reelrank.evaluation.ranking import (
+    dcg,
+    hit_rate,
+    mrr,
+    ndcg,
+    ndcg_from_ranks,
+    ranks_in_lists,
+)
 
 ROWS = st.lists(
     st.tuples(st.integers(0, 5), st.integers(-3, 3), st.integers(0, 3)), min_size=1, max_size=40
@@ -48,6 +56,61 @@ def test_agrees_with_scikit_learn_on_ties_and_both_gains(rows, k):
             elif rows_of.sum() > 1:  # scikit-learn refuses lists of one
                 expected = ndcg_score(gains[rows_of][None], scores[rows_of][None], k=k)
                 assert value == pytest.approx(expected, abs=1e-9)
+
+
+@given(ROWS, st.integers(1, 7))
+@settings(max_examples=40, deadline=None)
+def test_dcg_agrees_with_scikit_learn_and_takes_negative_gains(rows, k):
+    scores, relevance, lists = columns(rows)
+    gains = relevance - 1.5
+    ids, value = dcg(scores, gains, lists, k)
+    for list_id, found in zip(ids, value, strict=True):
+        of = lists == list_id
+        if of.sum() > 1:
+            expected = dcg_score(gains[of][None], scores[of][None], k=k)
+            assert found == pytest.approx(expected, abs=1e-9)
+        else:
+            assert found == gains[of][0]
+
+
+@given(ROWS)
+@settings(max_examples=40, deadline=None)
+def test_ranks_in_lists_are_average_ranks(rows):
+    scores, _, lists = columns(rows)
+    rank = ranks_in_lists(scores, lists)
+    for list_id in np.unique(lists):
+        of = lists == list_id
+        np.testing.assert_array_equal(rank[of], rankdata(-scores[of]))
+
+
+def test_a_list_from_scores_to_hits():
+    scores, relevant = np.array([0.1, 0.9, 0.5, 0.3, 0.2]), np.array([1, 0, 1, 0, 1], bool)
+    lists = np.array([0, 0, 0, 1, 1])
+    rank = ranks_in_lists(scores, lists)[relevant]
+    assert rank.tolist() == [3, 2, 2]
+    assert mrr(rank, lists[relevant], 2)[1].tolist() == [0.5, 0.5]
+    assert hit_rate(rank, lists[relevant], 1)[1].tolist() == [0, 0]
+
+
+@given(st.lists(st.integers(0, 4), min_size=2, max_size=12), st.integers(1, 12), st.randoms())
+@settings(max_examples=30, deadline=None)
+def test_agreement_with_torchmetrics(relevance, k, random):
+    retrieval = pytest.importorskip("torchmetrics.functional.retrieval")
+    torch = pytest.importorskip("torch")
+    scores = list(range(len(relevance)))  # it breaks ties as the sort falls
+    random.shuffle(scores)
+    score, gains = torch.tensor(scores, dtype=torch.float64), torch.tensor(relevance)
+    lists = np.zeros(len(scores))
+    if gains.max() == 0:
+        return
+    expected = retrieval.retrieval_normalized_dcg(score, gains, top_k=k)
+    assert ndcg(scores, relevance, lists, k)[1][0] == pytest.approx(expected.item(), abs=1e-6)
+    hit = gains > 0
+    rank = ranks_in_lists(scores, lists)[hit.numpy()]
+    first = retrieval.retrieval_reciprocal_rank(score, hit, top_k=k).item()
+    assert mrr(rank, np.zeros(rank.size), k)[1][0] == pytest.approx(first, abs=1e-6)
+    found = retrieval.retrieval_hit_rate(score, hit, top_k=k).item()
+    assert hit_rate(rank, np.zeros(rank.size), k)[1][0] == found
 
 
 def test_all_tied_is_the_mean_over_orders():

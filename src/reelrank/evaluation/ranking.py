@@ -11,6 +11,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from numba import njit
+from scipy.stats import rankdata
+
+from reelrank.evaluation.columns import finite, require, same_length
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -45,17 +48,59 @@ def ndcg(
 
     Source: METHODS §2 [S]; the treatment of ties is ours [D: §2, "ties always count ½"].
     """
-    score, rel = np.asarray(scores, dtype=np.float64), np.asarray(relevance, dtype=np.float64)
-    ids, of_list = np.unique(np.asarray(list_ids), return_inverse=True)
-    _check(k, scores=score, relevance=rel, list_ids=of_list)
-    if (rel < 0).any():
-        raise ValueError(
-            "relevance must be ≥ 0 (NDCG is not defined for negative gains): shift or clip it"
-        )
+    rel = finite("relevance", relevance)
+    require("relevance", rel, rel >= 0, "≥ 0 (NDCG has no negative gains): shift or clip it")
     gains = np.exp2(rel) - 1 if gain == "exponential" else rel
-    order = np.argsort(of_list, kind="stable")
-    ends = np.cumsum(np.bincount(of_list))
-    return ids, _ndcg_by_list(score[order], gains[order], ends, _discount(np.arange(1, k + 1), k))
+    ids, score, of_rows, ends = _by_list(scores, gains, list_ids, k)
+    return ids, _ndcg_by_list(score, of_rows, ends, _discount(np.arange(1, k + 1), k))
+
+
+def dcg(
+    scores: npt.ArrayLike, gains: npt.ArrayLike, list_ids: npt.ArrayLike, k: int
+) -> tuple[npt.NDArray[Any], FloatArray]:
+    r"""DCG@K of every list, $\sum_{\rho \le K} gain_\rho / \log_2(\rho + 1)$, for gains that may be negative (watch-time gain).
+
+    Rows with equal scores share the mean discount of their places, as in :func:`ndcg`.
+
+    Args:
+        scores: (n,) finite, higher is better.
+        gains: (n,) finite.
+        list_ids: (n,) list of each row.
+        k: cut-off.
+
+    Returns:
+        list ids (L,) and DCG (L,).
+
+    Raises:
+        ValueError: lengths differ, a value is not finite, or k < 1.
+
+    Source: METHODS §2 [S].
+    """
+    ids, score, of_rows, ends = _by_list(scores, gains, list_ids, k)
+    return ids, _dcg_by_list(score, of_rows, ends, _discount(np.arange(1, k + 1), k))
+
+
+def ranks_in_lists(scores: npt.ArrayLike, list_ids: npt.ArrayLike) -> FloatArray:
+    """Place of each row in its list, (n,): 1 = highest score, equal scores share their mean place.
+
+    Those of the relevant rows go into :func:`ndcg_from_ranks`, :func:`hit_rate` and :func:`mrr`.
+
+    Args:
+        scores: (n,) finite.
+        list_ids: (n,) list of each row.
+
+    Raises:
+        ValueError: lengths differ, or a score is not finite.
+    """
+    score = finite("scores", scores)
+    _, of_list = np.unique(np.asarray(list_ids), return_inverse=True)
+    same_length(scores=score, list_ids=of_list)
+    distinct = np.unique(score, return_inverse=True)[1]
+    # one rank over all lists, less the rows of the lists before
+    key = of_list * (distinct.max(initial=0) + 1) - distinct
+    n = np.bincount(of_list)
+    ranks: FloatArray = rankdata(key) - (np.cumsum(n) - n)[of_list]
+    return ranks
 
 
 def ndcg_from_ranks(
@@ -113,30 +158,53 @@ def _sum_by(index: npt.NDArray[Any], values: FloatArray, size: int) -> FloatArra
     return np.bincount(index, weights=values, minlength=size).astype(np.float64)
 
 
-@njit(cache=True)
+def _by_list(
+    scores: npt.ArrayLike, gains: npt.ArrayLike, list_ids: npt.ArrayLike, k: int
+) -> tuple[npt.NDArray[Any], FloatArray, FloatArray, IntArray]:
+    """List ids, scores and gains of their rows one list after the other, and where each list ends."""
+    _check_cutoff(k)
+    score, gain = finite("scores", scores), finite("gains", gains)
+    ids, of_list = np.unique(np.asarray(list_ids), return_inverse=True)
+    same_length(scores=score, gains=gain, list_ids=of_list)
+    order = np.argsort(of_list, kind="stable")
+    ends = np.cumsum(np.bincount(of_list))
+    return ids, score[order], gain[order], ends
+
+
+@njit(cache=True, nogil=True)
 def _ndcg_by_list(
     scores: FloatArray, gains: FloatArray, ends: IntArray, discount: FloatArray
 ) -> FloatArray:
     """NDCG (L,) of lists that lie one after the other; ``discount`` (K,) belongs to places 1 … K."""
-    values = np.full(ends.size, np.nan)
+    values = _dcg_by_list(scores, gains, ends, discount)
     start = 0
     for index, end in enumerate(ends):
-        gain = gains[start:end]
+        top = min(end - start, discount.size)
+        ideal = (np.sort(gains[start:end])[::-1][:top] * discount[:top]).sum()
+        values[index] = values[index] / ideal if ideal > 0 else np.nan
+        start = end
+    return values
+
+
+@njit(cache=True, nogil=True)
+def _dcg_by_list(
+    scores: FloatArray, gains: FloatArray, ends: IntArray, discount: FloatArray
+) -> FloatArray:
+    values = np.zeros(ends.size)
+    start = 0
+    for index, end in enumerate(ends):
+        gain, score = gains[start:end], scores[start:end]
         size = end - start
         top = min(size, discount.size)
-        ideal = (np.sort(gain)[::-1][:top] * discount[:top]).sum()
-        if ideal > 0:
-            score = scores[start:end]
-            order = np.argsort(-score)
-            dcg, place = 0.0, 0
-            while place < top:  # one step per group of equal scores
-                last, total = place, 0.0
-                while last < size and score[order[last]] == score[order[place]]:
-                    total += gain[order[last]]
-                    last += 1
-                dcg += total * discount[place : min(last, top)].sum() / (last - place)
-                place = last
-            values[index] = dcg / ideal
+        order = np.argsort(-score)
+        place = 0
+        while place < top:  # one step per group of equal scores
+            last, total = place, 0.0
+            while last < size and score[order[last]] == score[order[place]]:
+                total += gain[order[last]]
+                last += 1
+            values[index] += total * discount[place : min(last, top)].sum() / (last - place)
+            place = last
         start = end
     return values
 
@@ -153,20 +221,14 @@ def _best_rank(
 def _ranks(
     ranks: npt.ArrayLike, list_ids: npt.ArrayLike, k: int
 ) -> tuple[npt.NDArray[Any], IntArray, FloatArray]:
+    _check_cutoff(k)
     ids, of_list = np.unique(np.asarray(list_ids), return_inverse=True)
-    rank = np.asarray(ranks, dtype=np.float64)
-    _check(k, ranks=rank, list_ids=of_list)
-    if (rank < 1).any():
-        raise ValueError("ranks start at 1")
+    rank = finite("rank", ranks)
+    same_length(ranks=rank, list_ids=of_list)
+    require("rank", rank, rank >= 1, "≥ 1: ranks start at 1")
     return ids, of_list, rank
 
 
-def _check(k: int, **columns: npt.NDArray[Any]) -> None:
+def _check_cutoff(k: int) -> None:
     if k < 1:
         raise ValueError(f"k must be ≥ 1, not {k}")
-    sizes = {name: column.shape for name, column in columns.items()}
-    if len(set(sizes.values())) != 1:
-        raise ValueError(f"columns differ in length: {sizes}")
-    for name, column in columns.items():
-        if not np.isfinite(column).all():
-            raise ValueError(f"{name} holds values that are not finite: drop those rows first")
