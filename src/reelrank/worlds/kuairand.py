@@ -21,7 +21,8 @@ from reelrank.worlds import kuairand_files as files
 from reelrank.worlds import latent
 from reelrank.worlds.folder import TRUTH_FOLDER, write_once
 from reelrank.worlds.kuairand_options import WorldOptions
-from reelrank.worlds.policy import Policy, alias_table, calibrate
+from reelrank.worlds.policy import Policy, calibrate
+from reelrank.worlds.population import draw_population, logging_policy, seed_of
 from reelrank.worlds.response import (
     HEAD_QUALITY,
     HEADS,
@@ -34,7 +35,7 @@ from reelrank.worlds.response import (
     video_records,
 )
 from reelrank.worlds.sessions import HOURLY, SESSION_COLUMNS, Log, Schedule, simulate, tab_cdf
-from reelrank.worlds.truth import FEEDBACK_TERMS, REWARD_TERMS, save_truth
+from reelrank.worlds.truth import save_truth
 
 __all__ = ["World", "WorldOptions", "generate", "write_world"]
 
@@ -84,30 +85,10 @@ def write_world(options: WorldOptions, root: Path) -> Path:
 def generate(options: WorldOptions) -> World:
     """Draw latents, calibrate the response to the real rates, and simulate the logs."""
     o = options
-    topics = latent.draw_topics(latent.stream(o.seed, "topics"), o.topics, o.latent_dim)
-    items = latent.draw_items(latent.stream(o.seed, "items"), o.videos, topics, o.topic_spread)
-    interest_rng = latent.stream(o.seed, "interests")
-    own = latent.draw_interests(interest_rng, o.users, topics)
-    graph = latent.draw_social_graph(
-        latent.stream(o.seed, "social"), own, o.social_degree, o.homophily
-    )
-    interests = latent.rotating_interests(
-        interest_rng,
-        latent.smooth_over_graph(own, graph, o.social_weight),
-        latent.draw_interests(interest_rng, o.users, topics),
-        o.drift,
-    )
+    _, items, _, graph, interests = draw_population(o, o.videos)
     catalogue, popularity = _draw_catalogue(o, items.topic)
     response = _draw_response(o, interests, items, catalogue)
-    keep, other = alias_table(popularity)
-    policy = Policy(
-        weights=np.array([getattr(o.head_weights, name) for name in FEEDBACK_TERMS]),
-        temperature=o.temperature,
-        n_candidates=o.candidates,
-        alias_keep=keep,
-        alias_other=other,
-        reward=np.array([getattr(o.reward, name) for name in REWARD_TERMS]),
-    )
+    policy = logging_policy(o, popularity)
     rng = latent.stream(o.seed, "schedule")
     activity = rng.normal(0, o.activity_sd, o.users)
     rows_of_user = o.exposures_per_user * np.exp(activity - np.log(np.mean(np.exp(activity))))
@@ -120,18 +101,14 @@ def generate(options: WorldOptions) -> World:
         policy,
         sample,
         sample_ms,
-        seed=_seed(o.seed, "calibration"),
+        seed=seed_of(o.seed, "calibration"),
         n_shown=max(1, min(o.candidates, round(o.request_rows))),
         return_rule=(o.return_rule.intercept, o.return_rule.slope),
     )
     schedule = _schedule(o, rows_of_user, p_return)
     all_rows = rows_of_user * (1 + o.random_per_user / o.exposures_per_user)
-    logs = simulate(_seed(o.seed, "log"), response, policy, schedule, all_rows)
+    logs = simulate(seed_of(o.seed, "log"), response, policy, schedule, all_rows)
     return World(response, policy, catalogue, graph, logs)
-
-
-def _seed(seed: int, purpose: str) -> int:
-    return int(latent.stream(seed, purpose).integers(2**62))
 
 
 def _draw_catalogue(o: WorldOptions, topic: latent.Ints) -> tuple[files.Catalogue, Doubles]:

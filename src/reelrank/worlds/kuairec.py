@@ -24,6 +24,7 @@ from reelrank.worlds.folder import TRUTH_FOLDER, write_once
 from reelrank.worlds.kuairand_files import Catalogue
 from reelrank.worlds.kuairec_options import EARLY_SHARE, WorldOptions
 from reelrank.worlds.policy import Policy, RandomState, alias_table, calibrate, seed_state
+from reelrank.worlds.population import draw_population, logging_policy, seed_of
 from reelrank.worlds.response import (
     DAY_MS,
     HEAD_QUALITY,
@@ -50,7 +51,7 @@ from reelrank.worlds.sessions import (
     observe,
     simulate,
 )
-from reelrank.worlds.truth import FEEDBACK_TERMS, REWARD_TERMS, Truth, save_truth
+from reelrank.worlds.truth import Truth, save_truth
 
 __all__ = ["World", "WorldOptions", "generate", "write_world"]
 
@@ -106,16 +107,7 @@ def write_world(options: WorldOptions, root: Path) -> Path:
 def generate(options: WorldOptions) -> World:
     """Draw latents, calibrate the response, and simulate the big matrix burst by burst and the small one pair by pair."""
     o = options
-    topics = latent.draw_topics(latent.stream(o.seed, "topics"), o.topics, o.latent_dim)
-    items = latent.draw_items(latent.stream(o.seed, "items"), o.videos, topics, o.topic_spread)
-    rng = latent.stream(o.seed, "interests")
-    own = latent.draw_interests(rng, o.users, topics)
-    graph = latent.draw_social_graph(
-        latent.stream(o.seed, "social"), own, o.social_degree, o.homophily
-    )
-    shared = latent.smooth_over_graph(own, graph, o.social_weight)
-    towards = latent.draw_interests(rng, o.users, topics)
-    interests = latent.rotating_interests(rng, shared, towards, o.drift)
+    _, items, _, graph, interests = draw_population(o, o.videos)
     catalogue, popularity = _draw_catalogue(o, items.topic)
     rng = latent.stream(o.seed, "schedule")
     activity = rng.normal(0, o.activity_sd, o.users)
@@ -131,10 +123,6 @@ def generate(options: WorldOptions) -> World:
     return World(
         response, policy, catalogue, popularity, graph, log, candidates, sessions, observed
     )
-
-
-def _seed(seed: int, purpose: str) -> int:
-    return int(latent.stream(seed, purpose).integers(2**62))
 
 
 def _draw_catalogue(o: WorldOptions, topic: latent.Ints) -> tuple[Catalogue, Doubles]:
@@ -185,15 +173,7 @@ def _calibrated(
     o: WorldOptions, response: Response, popularity: Doubles, rows_of_user: Doubles
 ) -> tuple[Response, Policy, float]:
     """The response as KuaiRand's feed in every tab, the logging policy, and the mean P(return within 24 h)."""
-    keep, other = alias_table(popularity)
-    policy = Policy(
-        weights=np.array([getattr(o.head_weights, name) for name in FEEDBACK_TERMS]),
-        temperature=o.temperature,
-        n_candidates=o.candidates,
-        alias_keep=keep,
-        alias_other=other,
-        reward=np.array([getattr(o.reward, name) for name in REWARD_TERMS]),
-    )
+    policy = logging_policy(o, popularity)
     rng = latent.stream(o.seed, "calibration")
     burst = rng.choice(len(BURST_SHARES), CALIBRATION_REQUESTS, p=BURST_SHARES)
     start, stop = np.array(official.BURSTS).T
@@ -202,7 +182,7 @@ def _calibrated(
         policy,
         rng.choice(o.users, CALIBRATION_REQUESTS, p=rows_of_user / rows_of_user.sum()),
         rng.integers(start[burst], stop[burst]),
-        seed=_seed(o.seed, "calibration"),
+        seed=seed_of(o.seed, "calibration"),
         n_shown=max(1, min(o.candidates, round(o.request_rows))),
         return_rule=(o.return_rule.intercept, o.return_rule.slope),
     )
@@ -248,7 +228,7 @@ def _simulate_big(
         for number, ((start, stop), share) in enumerate(zip(official.BURSTS, BURST_SHARES, strict=True)):  # fmt: skip
             expected = rows_of_user[users] * share
             schedule = _schedule(o, expected, p_return, start, stop)
-            seed = _seed(o.seed, f"log/{len(rows)}")
+            seed = seed_of(o.seed, f"log/{len(rows)}")
             for log in simulate(seed, own, drawing, schedule, expected):
                 rows.append(_rows_of(log, users, n_requests))
                 sessions.append(_sessions_of(log, users, number))
@@ -329,7 +309,7 @@ def _watch_all(
     rng = latent.stream(o.seed, "observed")
     shape = len(users), len(videos)
     ts_ms = rng.integers(official.RELEASE_START_MS, official.RELEASE_STOP_MS, shape)
-    play_ms = watch_pairs(_seed(o.seed, "watching"), odds_of(response), users, videos, ts_ms)
+    play_ms = watch_pairs(seed_of(o.seed, "watching"), odds_of(response), users, videos, ts_ms)
     return pl.DataFrame(
         {
             "user_id": np.repeat(users, len(videos)),

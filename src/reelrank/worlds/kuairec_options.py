@@ -6,18 +6,15 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from reelrank.options import Options
-from reelrank.worlds.kuairand_options import HeadWeights, ReturnRule, RewardWeights
+from reelrank.worlds.population_options import FeedOptions
 
 EARLY_SHARE = 0.6  # videos uploaded before the log; those of the small matrix are among them
 
 
-class WorldOptions(Options):
+class WorldOptions(FeedOptions):
     """A KuaiRec world. The days are the release's three bursts: 2020-07-05…12, 08-01…10, 08-27…09-05, local time."""
 
-    seed: int = Field(0, ge=0, lt=2**31, description="of every random draw")
     variant: Literal["v2"] = Field("v2", description="official folder and file names")
-    users: int = Field(300, ge=50, le=2_000_000, description="users; the release has 7,176")
     videos: int = Field(400, ge=100, le=2_000_000, description="videos; the release has 10,728")
     rows_per_user: float = Field(
         150.0, ge=10, le=10_000, description="mean rows of the big matrix per user (release: 1,746)"
@@ -31,14 +28,11 @@ class WorldOptions(Options):
     untimed_share: float = Field(
         0.04, ge=0, le=1, description="share of the small matrix's rows without a time"
     )
-    activity_sd: float = Field(0.8, ge=0, le=2, description="sd of log activity between users")
     session_rows: float = Field(
         12.0, ge=1, le=200, description="mean rows of a session (release: 22.5)"
     )
     request_rows: float = Field(5.0, ge=1, le=20, description="mean rows of a request")
-    latent_dim: int = Field(16, ge=2, le=256, description="width of interests and topic vectors")
     topics: int = Field(20, ge=2, le=31, description="topics = tags; the release has 31")
-    topic_spread: float = Field(0.6, ge=0, le=5, description="scatter of videos around a topic")
     drift: float = Field(
         0.015, ge=0, le=3, description="mean turn of interests, radians per day; 0 = fixed"
     )
@@ -46,31 +40,13 @@ class WorldOptions(Options):
     listed_share: float = Field(
         0.3, ge=0, le=1, description="share of users whose friends are published (release: 0.066)"
     )
-    homophily: float = Field(
-        4.0, ge=0, le=50, description="weight of like interest in who is a friend"
-    )
-    social_weight: float = Field(0.5, ge=0, le=10, description="pull of the friends' mean interest")
-    affinity_sd: float = Field(
-        1.2, ge=0, le=5, description="sd over user–video pairs of the affinity, in logits"
-    )
-    quality_sd: float = Field(0.5, ge=0, le=5, description="sd of video quality, in logits")
-    user_sd: float = Field(
-        0.4, ge=0, le=3, description="sd of a user's own level, per head; of engagement half of it"
-    )
     video_sd: float = Field(0.4, ge=0, le=3, description="sd of a video's own level, per head")
     popularity_sd: float = Field(
         0.8, ge=0, le=3, description="sd of log popularity among candidates"
     )
-    candidates: int = Field(20, ge=2, le=200, description="videos per candidate set (C)")
-    temperature: float = Field(
-        0.25, gt=0, le=100, description="of the logging softmax; smaller = greedier"
-    )
     daily_shows: float = Field(
         200.0, gt=0, le=1e6, description="mean shows of a new video per day on the whole platform"
     )
-    head_weights: HeadWeights = Field(HeadWeights(), description="of the logging policy")
-    reward: RewardWeights = Field(RewardWeights(), description="of the immediate reward")
-    return_rule: ReturnRule = Field(ReturnRule(), description="planted return rule")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

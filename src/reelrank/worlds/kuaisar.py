@@ -22,7 +22,8 @@ from reelrank.worlds.folder import TRUTH_FOLDER, write_once
 from reelrank.worlds.kuaisar_options import WorldOptions
 from reelrank.worlds.kuaisar_search import Searches, draw_searches, turned
 from reelrank.worlds.kuaisar_truth import save_search_truth
-from reelrank.worlds.policy import Policy, alias_table, calibrate
+from reelrank.worlds.policy import Policy, calibrate
+from reelrank.worlds.population import draw_population, logging_policy, seed_of
 from reelrank.worlds.response import (
     HEAD_QUALITY,
     HEADS,
@@ -35,7 +36,7 @@ from reelrank.worlds.response import (
     video_records,
 )
 from reelrank.worlds.sessions import HOURLY, SESSION_COLUMNS, Log, Schedule, simulate, tab_cdf
-from reelrank.worlds.truth import FEEDBACK_TERMS, REWARD_TERMS, save_truth
+from reelrank.worlds.truth import save_truth
 
 __all__ = ["World", "WorldOptions", "generate", "write_world"]
 
@@ -79,33 +80,13 @@ def write_world(options: WorldOptions, root: Path) -> Path:
 def generate(options: WorldOptions) -> World:
     """Draw latents, calibrate the responses, simulate the feed and the searches that follow its requests."""
     o = options
-    topics = latent.draw_topics(latent.stream(o.seed, "topics"), o.topics, o.latent_dim)
-    items = latent.draw_items(latent.stream(o.seed, "items"), o.items, topics, o.topic_spread)
-    rng = latent.stream(o.seed, "interests")
-    own = latent.draw_interests(rng, o.users, topics)
-    graph = latent.draw_social_graph(
-        latent.stream(o.seed, "social"), own, o.social_degree, o.homophily
-    )
-    interests = latent.rotating_interests(
-        rng,
-        latent.smooth_over_graph(own, graph, o.social_weight),
-        latent.draw_interests(rng, o.users, topics),
-        o.drift,
-    )
+    topics, items, _, graph, interests = draw_population(o, o.items)
     rng = latent.stream(o.seed, "scenarios")
     towards, across = (latent.draw_interests(rng, o.users, topics) for _ in range(2))
     in_search = turned(interests, towards, across, o.scenario_angle)
     catalogue = _draw_catalogue(o, items.topic)
     feed, search = _draw_responses(o, interests, in_search, items, catalogue)
-    keep, other = alias_table(catalogue.popularity)
-    policy = Policy(
-        weights=np.array([getattr(o.head_weights, name) for name in FEEDBACK_TERMS]),
-        temperature=o.temperature,
-        n_candidates=o.candidates,
-        alias_keep=keep,
-        alias_other=other,
-        reward=np.array([getattr(o.reward, name) for name in REWARD_TERMS]),
-    )
+    policy = logging_policy(o, catalogue.popularity)
     rng = latent.stream(o.seed, "schedule")
     activity = np.exp(rng.normal(0, o.activity_sd, o.users))
     rows_of_user = o.exposures_per_user * activity / activity.mean()
@@ -115,12 +96,12 @@ def generate(options: WorldOptions) -> World:
         policy,
         rng.choice(o.users, CALIBRATION_REQUESTS, p=rows_of_user / rows_of_user.sum()),
         rng.integers(start_ms, stop_ms, CALIBRATION_REQUESTS),
-        seed=_seed(o.seed, "calibration"),
+        seed=seed_of(o.seed, "calibration"),
         n_shown=max(1, min(o.candidates, round(o.request_rows))),
         return_rule=(o.return_rule.intercept, o.return_rule.slope),
     )
     schedule = _schedule(o, rows_of_user, p_return)
-    logs = simulate(_seed(o.seed, "log"), feed, policy, schedule, rows_of_user)
+    logs = simulate(seed_of(o.seed, "log"), feed, policy, schedule, rows_of_user)
     searches = draw_searches(
         latent.stream(o.seed, "searches"),
         o,
@@ -134,10 +115,6 @@ def generate(options: WorldOptions) -> World:
     )
     search.tabs["tap"][official.SEARCH] = searches.tap
     return World(feed, search, policy, catalogue, graph, topics, logs, searches)
-
-
-def _seed(seed: int, purpose: str) -> int:
-    return int(latent.stream(seed, purpose).integers(2**62))
 
 
 def _draw_catalogue(o: WorldOptions, topic: latent.Ints) -> files.Catalogue:

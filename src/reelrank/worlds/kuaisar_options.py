@@ -7,17 +7,14 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from reelrank.options import Options
 from reelrank.sources.kuaisar_schema import Variant
-from reelrank.worlds.kuairand_options import HeadWeights, ReturnRule, RewardWeights
+from reelrank.worlds.population_options import FeedOptions, HeadWeights, RewardWeights
 
 
-class WorldOptions(Options):
+class WorldOptions(FeedOptions):
     """A KuaiSAR world. The days are the release's: 2023-05-22 14:50 to 05-31 14:50 (small), local time."""
 
-    seed: int = Field(0, ge=0, lt=2**31, description="of every random draw")
     variant: Variant = Field("small", description="official folder and days")
-    users: int = Field(300, ge=50, le=2_000_000, description="users; the release has 25,877")
     items: int = Field(
         500, ge=100, le=8_000_000, description="videos and pictures; small has 4,195,529"
     )
@@ -33,15 +30,9 @@ class WorldOptions(Options):
         le=100,
         description="mean things shown per search session (small: 11.9); fewer where a topic has few items",
     )
-    activity_sd: float = Field(0.8, ge=0, le=2, description="sd of log activity between users")
     session_rows: float = Field(8.0, ge=1, le=100, description="mean rec rows of a session")
     request_rows: float = Field(5.0, ge=1, le=50, description="mean rec rows of one timestamp")
     latent_dim: int = Field(16, ge=4, le=256, description="width of interests and topic vectors")
-    topics: int = Field(20, ge=2, le=1_000, description="topics = first-level categories")
-    topic_spread: float = Field(0.6, ge=0, le=5, description="scatter of items around a topic")
-    drift: float = Field(
-        0.03, ge=0, le=3, description="mean turn of interests, radians per day; 0 = fixed"
-    )
     scenario_angle: float = Field(
         1.2,
         ge=0,
@@ -49,26 +40,9 @@ class WorldOptions(Options):
         description="angle between a user's interest in search and in recommendation, radians: 0 = one interest, π/2 = unrelated, π = opposite",
     )
     social_degree: float = Field(3.0, ge=0, le=500, description="mean number of users followed")
-    homophily: float = Field(
-        4.0, ge=0, le=50, description="weight of like interest in whom one follows"
-    )
-    social_weight: float = Field(
-        0.5, ge=0, le=10, description="pull of the followed users' mean interest"
-    )
-    affinity_sd: float = Field(
-        1.2, ge=0, le=5, description="sd over user–item pairs of the affinity, in logits"
-    )
-    quality_sd: float = Field(0.5, ge=0, le=5, description="sd of item quality, in logits")
-    user_sd: float = Field(
-        0.4, ge=0, le=3, description="sd of a user's own level, per head; of engagement half of it"
-    )
     item_sd: float = Field(0.4, ge=0, le=3, description="sd of an item's own level, per head")
     popularity_sd: float = Field(
         1.35, ge=0, le=3, description="sd of log popularity among candidates and search results"
-    )
-    candidates: int = Field(20, ge=2, le=200, description="items per stored candidate set (C)")
-    temperature: float = Field(
-        0.25, gt=0, le=100, description="of the logging softmax; smaller = greedier"
     )
     from_feed: float = Field(
         0.3, ge=0, le=1, description="share of searches begun from a recommended item"
@@ -97,7 +71,6 @@ class WorldOptions(Options):
     reward: RewardWeights = Field(
         RewardWeights(comment=0, hate=0), description="of the immediate reward"
     )
-    return_rule: ReturnRule = Field(ReturnRule(), description="planted return rule")
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> Self:

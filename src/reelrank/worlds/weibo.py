@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from reelrank.worlds import latent
 from reelrank.worlds.folder import write_once
+from reelrank.worlds.population import draw_population
 from reelrank.worlds.weibo_files import Posts, Views, WeiboWorld, write_files
 from reelrank.worlds.weibo_options import WeiboWorldOptions
 from reelrank.worlds.weibo_truth import ACTIONS, DAY_MS, WeiboResponse, sigmoid
@@ -43,19 +44,7 @@ def write_world(options: WeiboWorldOptions, root: Path) -> Path:
 def generate(options: WeiboWorldOptions) -> WeiboWorld:
     """Draw latents, posts and a feed, and let forwards spread over the follow graph."""
     o = options
-    topics = latent.draw_topics(latent.stream(o.seed, "topics"), o.topics, o.latent_dim)
-    items = latent.draw_items(latent.stream(o.seed, "items"), o.posts, topics, o.topic_spread)
-    rng = latent.stream(o.seed, "interests")
-    own = latent.draw_interests(rng, o.users, topics)
-    graph = latent.draw_social_graph(
-        latent.stream(o.seed, "social"), own, o.social_degree, o.homophily
-    )
-    interests = latent.rotating_interests(
-        rng,
-        latent.smooth_over_graph(own, graph, o.social_weight),
-        latent.draw_interests(rng, o.users, topics),
-        o.drift,
-    )
+    _, items, own, graph, interests = draw_population(o, o.posts)
     response = _draw_response(o, interests, items)
     posts = _draw_posts(o, own, items)
     user, post, ts_ms = _draw_views(o, graph, posts)

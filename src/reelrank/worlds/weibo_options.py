@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from reelrank.options import Options
+from reelrank.worlds.population_options import PopulationOptions
 
 
 class ActionRates(Options):
@@ -15,11 +16,9 @@ class ActionRates(Options):
     forward: float = Field(0.06, gt=0, lt=1, description="of a forward without influence")
 
 
-class WeiboWorldOptions(Options):
+class WeiboWorldOptions(PopulationOptions):
     """A Weibo world with viewers; its days start 2015-06-01, local time."""
 
-    seed: int = Field(0, ge=0, lt=2**31, description="of every random draw")
-    users: int = Field(300, ge=50, le=2_000_000, description="users, who are the authors too")
     posts: int = Field(400, ge=50, le=10_000_000, description="posts")
     days: int = Field(14, ge=3, le=60, description="days of the log")
     exposures_per_user: float = Field(
@@ -33,23 +32,12 @@ class WeiboWorldOptions(Options):
         2.0, ge=0, le=10, description="what the feed adds to a followed author's post, log-odds"
     )
     popularity_sd: float = Field(1.0, ge=0, le=3, description="sd of log popularity in the feed")
-    latent_dim: int = Field(16, ge=2, le=256, description="width of interests and topic vectors")
     topics: int = Field(12, ge=2, le=1_000, description="topics of posts")
-    topic_spread: float = Field(0.6, ge=0, le=5, description="scatter of posts around a topic")
-    drift: float = Field(
-        0.03, ge=0, le=3, description="mean turn of interests, radians per day; 0 = fixed"
-    )
     social_degree: float = Field(12.0, ge=0, le=500, description="mean number of users followed")
-    homophily: float = Field(
-        4.0, ge=0, le=50, description="weight of like interest in whom one follows"
-    )
-    social_weight: float = Field(
-        0.5, ge=0, le=10, description="pull of the followed users' mean interest"
-    )
+    quality_sd: float = Field(0.5, ge=0, le=5, description="sd of post quality, in logits")
     affinity_sd: float = Field(
         1.0, ge=0, le=5, description="sd over user–post pairs of the affinity, in logits"
     )
-    quality_sd: float = Field(0.5, ge=0, le=5, description="sd of post quality, in logits")
     rates: ActionRates = Field(ActionRates(), description="base rates of the actions")
     influence: float = Field(
         1.5,
