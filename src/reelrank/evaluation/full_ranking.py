@@ -19,9 +19,9 @@ import numpy.typing as npt
 from numba import njit
 from threadpoolctl import threadpool_limits
 
+from reelrank.draws import stream_key, uniform
 from reelrank.evaluation import ranking
 from reelrank.evaluation.columns import finite, require, same_length
-from reelrank.evaluation.draws import stream_key, uniform
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

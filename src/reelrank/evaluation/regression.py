@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from reelrank.draws import stream_key, uniform
 from reelrank.evaluation.columns import finite, same_length
-from reelrank.evaluation.draws import stream_key, uniform
 from reelrank.evaluation.grouped import (
     GroupMean,
     GroupValues,

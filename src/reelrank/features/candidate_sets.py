@@ -15,6 +15,7 @@ import polars as pl
 from numba import njit
 from pydantic import Field
 
+from reelrank.draws import stream_key, uniform
 from reelrank.options import Options
 from reelrank.tables import CandidateSets
 
@@ -112,7 +113,7 @@ def candidate_sets(
         np.append(0, np.cumsum(n_shown)),
         shown["slot"].to_numpy(),
         pool.cumulative_weight,
-        np.uint64(options.seed),
+        options.seed,
         (request, slot, probability),
     )
     sampled = pl.DataFrame(
@@ -136,17 +137,6 @@ def candidate_sets(
     )
 
 
-_STEP, _MIX_1, _MIX_2 = map(np.uint64, (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
-
-
-@njit(cache=True, nogil=True)
-def _hash(x: np.uint64) -> np.uint64:
-    """SplitMix64's output function [R: Steele, Lea and Flood 2014]."""
-    x = (x ^ (x >> np.uint64(30))) * _MIX_1
-    x = (x ^ (x >> np.uint64(27))) * _MIX_2
-    return x ^ (x >> np.uint64(31))
-
-
 @njit(cache=True, nogil=True)
 def _draw(
     request_id: npt.NDArray[np.int64],
@@ -155,7 +145,7 @@ def _draw(
     first_shown: npt.NDArray[np.int64],
     shown_slot: npt.NDArray[np.int64],
     cumulative: npt.NDArray[np.float64],
-    seed: np.uint64,
+    seed: int,
     out: tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64], npt.NDArray[np.float64]],
 ) -> int:
     """Fill ``out`` = (request, slot, probability) of the draws; answer how many there are.
@@ -183,11 +173,10 @@ def _draw(
         for s in shown:
             total -= cumulative[s + 1] - cumulative[s]
         width = total / m
-        key = _hash(seed + _STEP) ^ np.uint64(request_id[r])
+        key = stream_key(seed, request_id[r])
         p, removed, last = 0, 0.0, -1
         for j in range(m):
-            bits = _hash(key + np.uint64(j + 1) * _STEP) >> np.uint64(11)
-            point = (j + bits * 2.0**-53) * width
+            point = (j + uniform(key, j)) * width
             while p < len(shown) and point >= cumulative[shown[p]] - removed:
                 removed += cumulative[shown[p] + 1] - cumulative[shown[p]]
                 p += 1

@@ -15,9 +15,11 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+from numba import njit
 from pydantic import Field, TypeAdapter, model_validator
 
 from reelrank.buckets import BucketedTable
+from reelrank.draws import stream_key, uniform
 from reelrank.features.bursts import burst_edges
 from reelrank.features.local_time import day_start_ms, local_day
 from reelrank.options import Options
@@ -376,14 +378,13 @@ def train_items(interactions: BucketedTable, splits: BucketedTable) -> npt.NDArr
     return shown.select(pl.col("item_id").unique().sort()).collect().to_series().to_numpy()
 
 
+@njit(cache=True, nogil=True)
 def row_uniforms(row_id: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.float64]:
-    """(n,) numbers in [0, 1) that depend on seed and row alone (SplitMix64's finaliser)."""
-    with np.errstate(over="ignore"):
-        x = row_id.astype(np.uint64) + np.uint64(seed + 1) * np.uint64(0x9E3779B97F4A7C15)
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-            x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
-        x ^= x >> np.uint64(31)
-    return (x >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    """(n,) numbers in [0, 1) that depend on seed and row alone."""
+    out = np.empty(len(row_id))
+    for i in range(len(row_id)):
+        out[i] = uniform(stream_key(seed, row_id[i]), 0)
+    return out
 
 
 def _among(starts: tuple[float, float], values: npt.NDArray[Any]) -> npt.NDArray[np.int8]:
