@@ -35,13 +35,13 @@ from support.kuairec_files import (
 from reelrank.buckets import EngineOptions
 from reelrank.sources import kuairec_facts, kuairec_schema
 from reelrank.sources.errors import EmptyFile, MissingRawFiles, TooManyBadRows, WrongHeader
+from reelrank.sources.kuairand_schema import USER_COLUMNS
 from reelrank.sources.kuairec import KuaiRecLogOptions, find_files, ingest
 from reelrank.sources.kuairec_schema import (
     BURSTS,
     DAY_MS,
     RELEASE_START_MS,
     RELEASE_STOP_MS,
-    USER_COLUMNS,
 )
 from reelrank.tables import (
     IdMap,

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from reelrank.sources.kuairand_schema import USER_COLUMNS
 from reelrank.sources.kuairec_schema import (
     CAPTION_COLUMNS,
     CATEGORY_COLUMNS,
@@ -9,7 +10,6 @@ from reelrank.sources.kuairec_schema import (
     FILES,
     RELEASE_START_MS,
     SOCIAL_COLUMNS,
-    USER_COLUMNS,
 )
 
 BIG = "big_matrix.csv"

@@ -92,7 +92,7 @@ VIDEO_BASIC_COLUMNS: dict[str, pl.DataType] = {
     "tag": pl.String(),
 }
 
-_STATISTICS = (
+STATISTICS = (
     "show_cnt", "show_user_num", "play_cnt", "play_user_num", "play_duration", "complete_play_cnt",
     "complete_play_user_num", "valid_play_cnt", "valid_play_user_num", "long_time_play_cnt",
     "long_time_play_user_num", "short_time_play_cnt", "short_time_play_user_num", "play_progress",
@@ -108,7 +108,7 @@ _STATISTICS = (
 VIDEO_STATISTIC_COLUMNS: dict[str, pl.DataType] = {
     "video_id": pl.Int64(),
     "counts": pl.Int64(),
-} | {name: pl.Float64() for name in _STATISTICS}
+} | {name: pl.Float64() for name in STATISTICS}
 
 CAPTION_COLUMNS: dict[str, pl.DataType] = {
     "final_video_id": pl.Int64(),

@@ -9,6 +9,7 @@ import polars as pl
 
 from reelrank.buckets import BucketedTable
 from reelrank.sources.kuairand_attributes import SideTables
+from reelrank.sources.kuairand_schema import USER_COLUMNS
 from reelrank.sources.kuairec_schema import (
     CAPTION_COLUMNS,
     CATEGORY_COLUMNS,
@@ -17,7 +18,6 @@ from reelrank.sources.kuairec_schema import (
     MISSING_CODE,
     MISSING_TEXT,
     SOCIAL_COLUMNS,
-    USER_COLUMNS,
     UTC_OFFSET_MS,
 )
 from reelrank.sources.log_csv import check_header

@@ -17,6 +17,7 @@ import polars as pl
 
 from reelrank.features.bursts import KUAIREC_BURSTS
 from reelrank.features.local_time import day_start_ms
+from reelrank.sources.kuairand_schema import STATISTICS, USER_COLUMNS
 from reelrank.sources.log_csv import Column
 
 Variant = Literal["v2"]
@@ -95,18 +96,7 @@ BIG_COLUMNS: tuple[Column, ...] = (
 SMALL_COLUMNS = tuple(replace(c, nullable=c.nullable or c.name in ("date", "timestamp")) for c in BIG_COLUMNS)  # fmt: skip
 
 # counts of one day on the whole platform, not of the users at hand
-DAILY_COUNTS = (
-    "show_cnt", "show_user_num", "play_cnt", "play_user_num", "play_duration", "complete_play_cnt",
-    "complete_play_user_num", "valid_play_cnt", "valid_play_user_num", "long_time_play_cnt",
-    "long_time_play_user_num", "short_time_play_cnt", "short_time_play_user_num", "play_progress",
-    "comment_stay_duration", "like_cnt", "like_user_num", "click_like_cnt", "double_click_cnt",
-    "cancel_like_cnt", "cancel_like_user_num", "comment_cnt", "comment_user_num", "direct_comment_cnt",
-    "reply_comment_cnt", "delete_comment_cnt", "delete_comment_user_num", "comment_like_cnt",
-    "comment_like_user_num", "follow_cnt", "follow_user_num", "cancel_follow_cnt", "cancel_follow_user_num",
-    "share_cnt", "share_user_num", "download_cnt", "download_user_num", "report_cnt", "report_user_num",
-    "reduce_similar_cnt", "reduce_similar_user_num", "collect_cnt", "collect_user_num", "cancel_collect_cnt",
-    "cancel_collect_user_num",
-)  # fmt: skip
+DAILY_COUNTS = STATISTICS[: STATISTICS.index("cancel_collect_user_num") + 1]
 COLLECT_COUNTS = DAILY_COUNTS[-4:]  # null before 2020-07-28
 DURATION_SUMS = ("play_duration", "comment_stay_duration")
 DAILY_COLUMNS: tuple[Column, ...] = (
@@ -130,23 +120,6 @@ DAILY_COLUMNS: tuple[Column, ...] = (
         for name in DAILY_COUNTS
     ),
 )
-
-# `onehot_feat4` and 12–17 hold nulls
-USER_COLUMNS: dict[str, pl.DataType] = {
-    "user_id": pl.Int64(),
-    "user_active_degree": pl.String(),
-    "is_lowactive_period": pl.Int8(),
-    "is_live_streamer": pl.Int8(),
-    "is_video_author": pl.Int8(),
-    "follow_user_num": pl.Int32(),
-    "follow_user_num_range": pl.String(),
-    "fans_user_num": pl.Int32(),
-    "fans_user_num_range": pl.String(),
-    "friend_user_num": pl.Int32(),
-    "friend_user_num_range": pl.String(),
-    "register_days": pl.Int32(),
-    "register_days_range": pl.String(),
-} | {f"onehot_feat{k}": pl.Int16() for k in range(18)}
 
 # lists are printed "[27, 9]", in quotes where they hold a comma
 CATEGORY_COLUMNS: dict[str, pl.DataType] = {"video_id": pl.Int64(), "feat": pl.List(pl.Int32)}

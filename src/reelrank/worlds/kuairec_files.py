@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from reelrank.sources.kuairand_schema import USER_COLUMNS
 from reelrank.sources.kuairec_schema import (
     BIG_COLUMNS,
     CAPTION_COLUMNS,
@@ -24,7 +25,6 @@ from reelrank.sources.kuairec_schema import (
     MISSING_TEXT,
     RELEASE_START_MS,
     RELEASE_STOP_MS,
-    USER_COLUMNS,
     UTC_OFFSET_MS,
 )
 from reelrank.worlds import kuairand_files
