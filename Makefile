@@ -49,6 +49,7 @@ spark: $(STAMP)  ## test of the distributed engine, in an environment of its own
 	.venv-spark/bin/python -m pytest tests/sources/test_ingest.py -k spark
 
 claims: $(STAMP)  ## statistical claims on planted truth (takes a while)
+	$(BIN)/python claims/ope.py
 	$(BIN)/python claims/mt_dqn.py
 
 viz: $(STAMP)  ## lineage in the browser

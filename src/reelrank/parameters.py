@@ -39,6 +39,12 @@ from reelrank.pipelines.mt_dqn.options import (
     SizeOptions,
     VanillaDQNOptions,
 )
+from reelrank.pipelines.ope_validity.options import (
+    BanditOptions,
+    MatrixOptions,
+    RandomLogOptions,
+    RankingOptions,
+)
 from reelrank.sources.download import DownloadOptions
 from reelrank.sources.ingest import LogOptions
 from reelrank.training.options import TrainOptions
@@ -156,6 +162,16 @@ class MTDQNParameters(Options):
         return self
 
 
+class OPEValidityParameters(Options):
+    """Block ``ope_validity``."""
+
+    command: str
+    bandit: BanditOptions
+    matrix: MatrixOptions
+    random_log: RandomLogOptions
+    rankings: RankingOptions
+
+
 class Parameters(Options):
     """Everything in ``conf/*/parameters`` and on the command line."""
 
@@ -168,6 +184,7 @@ class Parameters(Options):
     events: EventsParameters
     worlds: WorldParameters
     mt_dqn: MTDQNParameters
+    ope_validity: OPEValidityParameters
     freshness: FreshnessOptions
     download: DownloadOptions
     source: str | None = Field(None, description="command line only: data set to download")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kedro.pipeline import Pipeline
 
-from reelrank.pipelines import download, features, graphs, ingestion, mt_dqn
+from reelrank.pipelines import download, features, graphs, ingestion, mt_dqn, ope_validity
 
 SOURCES = ("kuairand", "kuairec", "kuaisar", "weibo", "events")
 
@@ -16,7 +16,8 @@ def register_pipelines() -> dict[str, Pipeline]:
     full = {source: shared[source] + graphs.create_pipeline(source) for source in SOURCES}
     posts = ingestion.create_posts_pipeline()
     systems = {
-        "mt_dqn": shared["kuairand"] + mt_dqn.create_pipeline(system="mt_dqn", source="kuairand")
+        "mt_dqn": shared["kuairand"] + mt_dqn.create_pipeline(system="mt_dqn", source="kuairand"),
+        "ope_validity": shared["kuairand"] + tables["kuairec"] + ope_validity.create_pipeline(),
     }
     return {
         "download": download.create_pipeline(),
