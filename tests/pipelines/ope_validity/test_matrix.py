@@ -56,3 +56,8 @@ def test_every_policy_and_case_has_rows(tables):
     assert groups == {"n=60", "n=120"}
     metrics = {row.metric for row in cells["true propensity"]}
     assert {"relative_ee", "ci_coverage", "bias", "rmse"} <= metrics
+
+
+def test_a_matrix_with_holes_tells_no_values(tables):
+    observed, interactions, items = tables
+    assert op_03(observed.sample(60, seed=0), interactions, items, OPTIONS) == {}

@@ -26,6 +26,7 @@ from reelrank.pipelines.ope_validity.repetitions import (
 )
 
 WATCH_CAP = 2.0  # METHODS §3.8
+MIN_OBSERVED = 0.9  # [D] of the cells, for a true value; the release has 0.996
 HIDDEN_SD = 0.5  # [D] of what the logging policy knows and π̂_b cannot
 
 
@@ -104,7 +105,13 @@ def estimated_probabilities(
 def op_03(
     observed: pl.DataFrame, interactions: pl.DataFrame, items: pl.DataFrame, options: MatrixOptions
 ) -> dict[str, list[ResultRow]]:
-    """Error relative to the true value, and coverage, with true and with estimated propensities. Arguments as :func:`matrix_population`."""
+    """Error relative to the true value, and coverage, with true and with estimated propensities.
+
+    Arguments as :func:`matrix_population`. No rows where too few cells are observed for any value to be known.
+    """
+    cells_of_matrix = observed["user_id"].n_unique() * observed["item_id"].n_unique()
+    if observed.height < MIN_OBSERVED * cells_of_matrix:
+        return {}
     population, taste, popularity = matrix_population(observed, interactions, items, options)
     policies = with_greedy(target_policies(population, popularity, options.seed))
     truth = values(population, policies)

@@ -39,7 +39,7 @@ def study_bandit(
 
     manifest = Manifest.from_dict(raw_manifest)
     if manifest.kind != "world":
-        return Results.conform(pl.DataFrame(schema=Results.polars_schema()))
+        return _frame({}, manifest, "requests", bandit.seed, bandit)
     feed = feeds.read_feed(manifest, interactions.scan().collect(), user_map, item_map, items)
     train, val, _ = study.parts_by_time(feed, bandit)
     fitted = feeds.fit_logging_policy(feed, train, val, bandit.behaviour)
@@ -125,7 +125,8 @@ def _frame(
     seed: int,
     options: Options,
 ) -> pl.DataFrame:
-    return pl.concat(
+    none = Results.conform(pl.DataFrame(schema=Results.polars_schema()))
+    frames = [
         results_frame(
             rows,
             system=SYSTEM,
@@ -139,7 +140,8 @@ def _frame(
         )
         for experiment, cells in studies.items()
         for cell, rows in cells.items()
-    )
+    ]
+    return pl.concat([none, *frames])
 
 
 def _with_split(interactions: BucketedTable, splits: BucketedTable) -> pl.DataFrame:

@@ -7,7 +7,13 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 import polars as pl
 
-from reelrank.pipelines.ope_validity.repetitions import ESTIMATED, TRUE, coverage_bounds
+from reelrank.pipelines.ope_validity.matrix import MIN_OBSERVED
+from reelrank.pipelines.ope_validity.repetitions import (
+    ESTIMATED,
+    GREEDY,
+    TRUE,
+    coverage_bounds,
+)
 from reelrank.reports import theme
 from reelrank.reports.page import Cell, Fact, Section, Table, plain_table, render_page
 from reelrank.reports.panels import facets, faded, titled
@@ -196,17 +202,34 @@ def _verdict_section(results: pl.DataFrame, figure: dict[str, go.Figure]) -> Sec
     )
 
 
+def _greedy_text(rows: pl.DataFrame) -> str:
+    """What became of the two estimators that may judge a deterministic policy (METHODS §7.2)."""
+    found = _wide(rows.filter(variant=GREEDY))
+    said = [
+        f"{row['weighting']} covers in {row['ci_coverage']:.0%} of the logs (bias {row['bias']:+.3g}) and is flagged reliable in {row['reliable_share']:.0%}"
+        for row in found.iter_rows(named=True)
+    ]
+    return f" For the greedy policy {'; '.join(said)}." if said else ""
+
+
 def _estimated_section(results: pl.DataFrame, figure: dict[str, go.Figure]) -> Section:
     rows = _largest(_repeated(results, "OP-02").filter(cell=ESTIMATED))
     if rows.is_empty():
         return Section("With estimated propensities", _NO_WORLD)
     wide = _wide(rows).filter(pl.col("weighting").is_in(JUDGED))
-    covered, flagged = wide["ci_coverage"].mean(), 1 - _number(wide["reliable_share"].mean())
+    covered, flagged = (
+        _number(wide["ci_coverage"].mean()),
+        1 - _number(wide["reliable_share"].mean()),
+    )
+    every = _repeated(results, "OP-02").filter(
+        pl.col("weighting").is_in(JUDGED), cell=ESTIMATED, metric="ci_coverage"
+    )
+    small = every.filter(pl.col("size") == pl.col("size").min())
     text = (
         "π̂_b is fitted once on what the log shows first, from what is known before the request; the interval does not know the error of π̂_b. "
-        f"At n = {rows['size'][0]:,} the intervals of snipw and dr cover in {_number(covered):.0%} of the logs, mean over policies; the mean weight leaves "
-        f"1 ± 0.2 and the flag says “not reliable” in {flagged:.0%}. This shortfall is shown, not hidden: more rows make it worse, since the interval "
-        "shrinks and the bias stays."
+        f"The intervals of snipw and dr cover in {_number(small['value'].mean()):.0%} of the logs of {small['size'][0]:,} rows and in {covered:.0%} of those of "
+        f"{rows['size'][0]:,}, mean over policies: the interval shrinks and the bias stays. The flag says “not reliable” in {flagged:.0%} of the latter, because the mean "
+        "weight leaves 1 ± 0.2. The shortfall is shown and not judged."
     )
     table = _pivot(
         rows.filter(pl.col("weighting").is_in(JUDGED), pl.col("metric").is_in(["ci_coverage", "bias", "mean_weight", "reliable_share", "missed_while_reliable"])),
@@ -217,6 +240,11 @@ def _estimated_section(results: pl.DataFrame, figure: dict[str, go.Figure]) -> S
 
 def _matrix_section(results: pl.DataFrame, figure: dict[str, go.Figure]) -> Section:
     repeated = _repeated(results, "OP-03")
+    if repeated.is_empty():
+        return Section(
+            "OP-03: a fully observed matrix",
+            f"No rows: the files at hand hold less than {MIN_OBSERVED:.0%} of the small matrix's cells.",
+        )
     tables = []
     for cell in (TRUE, ESTIMATED):
         rows = _largest(repeated.filter(cell=cell))
@@ -307,9 +335,9 @@ def _piece_text(results: pl.DataFrame) -> str:
         return _NO_WORLD
     wide = rows.pivot(on="weighting", index=["variant", "group"], values="value")
     better = wide.filter(pl.col("piece-ncis") < pl.col("ncis")).height
+    ratio = wide["piece-ncis"] / wide["ncis"]
     return (
-        f"PieceNCIS has the smaller RMSE in {better} of {wide.height} cells (policy × cap). It helps where reward and clipping vary together between contexts; here "
-        "most of the clipping bias lies inside a context."
+        f"PieceNCIS has the smaller RMSE in {better} of {wide.height} cells (policy × cap); its RMSE is {_number(ratio.min()):.2f} to {_number(ratio.max()):.2f} times that of NCIS."
     )  # fmt: skip
 
 
@@ -323,7 +351,10 @@ def _order_text(results: pl.DataFrame, experiment: str, headline: str) -> str:
     ]
     if not changed:
         return f"The methods stand in the same order as by {headline} everywhere."
-    return f"Rank correlation with {headline} falls below 1 for: {', '.join(changed)}."
+    return (
+        f"Rank correlation with {headline} falls below 1 for: {', '.join(changed)}. "
+        "Methods whose intervals overlap may change places by chance."
+    )
 
 
 _NO_WORLD = "This study needs planted values: it runs on generated worlds only."
