@@ -111,7 +111,7 @@ def test_extras_come_when_asked_for_and_leave_the_rest_alone(site, options):
     assert [name for name, _ in site.requests] == ["pure.tar.gz", "captions.csv"]
 
 
-@pytest.mark.parametrize("checksum", [ARCHIVE_MD5, None])
+@pytest.mark.parametrize("checksum", [ARCHIVE_MD5, None], ids=["with checksum", "without"])
 def test_a_broken_transfer_goes_on_where_it_stopped(site, options, checksum):
     site.break_after = [100_000, 150_000]
     fetch_release(release_of(site, checksum=checksum), options)

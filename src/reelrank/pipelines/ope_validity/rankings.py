@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+from scipy.sparse import csr_array
+from scipy.sparse.linalg import svds
 from scipy.stats import spearmanr
 
 from reelrank.evaluation.duration_bias import DurationDeciles, duration_panel
@@ -172,15 +174,17 @@ def _embeddings(
     liked: pl.DataFrame, users: npt.NDArray[np.int32], n_items: int, options: RankingOptions
 ) -> dict[str, tuple[FloatArray, FloatArray]]:
     """Queries and items of popularity and of truncated SVDs of the users' long views."""
-    matrix = np.zeros((users.size, n_items))
-    own = liked.filter(pl.col("user_id").is_in(users))
-    matrix[np.searchsorted(users, own["user_id"].to_numpy()), own["item_id"].to_numpy()] = 1
+    own = liked.filter(pl.col("user_id").is_in(users)).select("user_id", "item_id").unique()
+    cells = (np.searchsorted(users, own["user_id"].to_numpy()), own["item_id"].to_numpy())
+    matrix = csr_array((np.ones(own.height), cells), shape=(users.size, n_items))
     popularity = np.bincount(liked["item_id"], minlength=n_items).astype(np.float64)[:, None]
-    left, spread, right = np.linalg.svd(matrix, full_matrices=False)
+    most = min(max(options.ranks), min(matrix.shape) - 1)
+    left, spread, right = svds(matrix, k=most, rng=np.random.default_rng(options.seed))
+    largest = np.argsort(-spread)
     found = {"popularity": (np.ones((users.size, 1)), popularity)}
     for rank in options.ranks:
-        d = min(rank, spread.size)
-        found[f"svd_{rank}"] = (left[:, :d] * spread[:d], np.ascontiguousarray(right[:d].T))
+        kept = largest[:rank]
+        found[f"svd_{rank}"] = (left[:, kept] * spread[kept], np.ascontiguousarray(right[kept].T))
     return found
 
 

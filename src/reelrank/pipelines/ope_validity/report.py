@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import plotly.graph_objects as go
 import polars as pl
@@ -118,7 +119,7 @@ def write(results: pl.DataFrame, command: str, **drawn: go.Figure) -> str:
     return render_page(
         "Validity of the off-policy evaluation",
         f"OP-01 to OP-11 on {kind}.",
-        sections,
+        [replace(part, tables=[table for table in part.tables if table.rows]) for part in sections],
         {
             "run id": first["run_id"],
             "code version": first["code_version"],
