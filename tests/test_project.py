@@ -24,8 +24,9 @@ def contexts(project):
 
 def test_every_dataset_is_in_the_catalog(project, contexts):
     for env, context in contexts.items():
+        catalog = context.catalog  # a property that builds it anew
         for name, pipeline in pipelines.items():
-            missing = [d for d in pipeline.datasets() if d not in context.catalog]
+            missing = [d for d in pipeline.datasets() if d not in catalog]
             assert not missing, f"{name} in {env}: not in the catalog"
 
 
