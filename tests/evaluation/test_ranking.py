@@ -97,7 +97,8 @@ def test_a_list_from_scores_to_hits():
 def test_agreement_with_torchmetrics(relevance, k, random):
     retrieval = pytest.importorskip("torchmetrics.functional.retrieval")
     torch = pytest.importorskip("torch")
-    scores = list(range(len(relevance)))  # it breaks ties as the sort falls
+    # it breaks ties as the sort falls, and takes no row of a score of 0 as relevant
+    scores = list(range(1, len(relevance) + 1))
     random.shuffle(scores)
     score, gains = torch.tensor(scores, dtype=torch.float64), torch.tensor(relevance)
     lists = np.zeros(len(scores))
