@@ -1,0 +1,1 @@
+"""Head weights: what the logged rankings reward, and what they leave unexplained."""
