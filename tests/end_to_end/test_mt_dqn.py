@@ -1,4 +1,4 @@
-"""The whole of `kedro run --pipelines mt_dqn` at tiny sizes, as a user runs it."""
+"""The whole of `kedro run --pipeline mt_dqn` at tiny sizes, as a user runs it."""
 
 import json
 import os
@@ -11,10 +11,7 @@ from html.parser import HTMLParser
 import nbformat
 import polars as pl
 import pytest
-import yaml
-from conftest import ROOT
 from kedro.io.core import Version
-from kedro.validation.exceptions import ParameterValidationError
 from nbclient import NotebookClient
 
 from reelrank.datasets import CheckpointDataset, ReportDataset, ResultsDataset
@@ -24,11 +21,26 @@ VARIANTS = {"mt_dqn", "concat_modal", "vanilla_dqn", "popularity"}
 
 
 @pytest.fixture(scope="module")
-def data_root(run, tmp_path_factory):
-    """The outputs of one run."""
+def command_line(project, tmp_path_factory):
+    """What one run wrote and printed, started in another folder than the project's."""
     folder = tmp_path_factory.mktemp("data")
-    run(folder)
-    return folder
+    command = [*KEDRO, "run", "--pipeline", "mt_dqn", "--env", "test", "--params", f"data_root={folder}"]  # fmt: skip
+    done = subprocess.run(
+        command,
+        check=True,
+        cwd=project / "tests",
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    return folder, done
+
+
+@pytest.fixture(scope="module")
+def data_root(command_line):
+    """The outputs of the run."""
+    return command_line[0]
 
 
 @pytest.fixture(scope="module")
@@ -143,84 +155,10 @@ def test_the_notebook_runs_on_the_catalog_and_shows_two_versions(data_root, proj
     assert "true_ndcg@5" in text
 
 
-def test_paper_sizes_are_described_without_data(run, catalog_of, tmp_path):
-    run(tmp_path, env="paper", node_names=["mt_dqn.describe_sizes"])
-    sizes = catalog_of(tmp_path, "paper")["mt_dqn.sizes"].load()
-    fusion = sizes.filter(variant="mt_dqn", module="fusion")["parameters"].item()
-    # six layers of 12·768² weights dominate: METHODS Appendix C
-    assert 6 * 12 * 768**2 < fusion < 1.2 * 6 * 12 * 768**2
-
-
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ({"mt_dqn": {"training": {"epoch": 3}}}, "epoch"),
-        ({"mt_dqn": {"learning": {"gamma": 1.5}}}, "gamma"),
-        ({"worlds": {"kuairand": {"users": 50}}}, "users"),
-        ({"kuairand": {"raw": {"kind": "cloud"}}}, "kind"),
-        ({"mt_dqn": {"models": {"mt_dqn": {"fusion": {"heads": 5}}}}}, "heads"),
-        ({"mt_dqn": {"trainng": {"epochs": 1}}}, r"mt_dqn\.trainng"),
-        ({"worlds": {"kuairnd": {"seed": 7}}}, r"worlds\.kuairnd"),
-        ({"mt_dqnn": {}}, "mt_dqnn"),
-        ({"mt_dqn": {"reward": {"gamma": 0.9}}}, "must be equal"),
-        ({"mt_dqn": {"reward": {"lambda_retention": 1.0}}}, "largest reward"),
-        ({"kuairand": {"raw": {"variant": "1k"}}}, "sample world is written as pure"),
-    ],
-)
-def test_a_wrong_parameter_is_refused_before_the_first_node(run, tmp_path, params, message):
-    with pytest.raises(ParameterValidationError, match=message):
-        run(tmp_path, params=params)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_missing_files_are_named_with_their_address(run, tmp_path):
-    params = {"kuairand": {"raw": {"kind": "files", "root": str(tmp_path / "nowhere")}}}
-    with pytest.raises(FileNotFoundError, match=r"user_features_pure\.csv") as error:
-        run(tmp_path, pipeline="ingestion", params=params)
-    assert "zenodo.org" in str(error.value) and "nowhere" in str(error.value)
-
-
-def test_an_empty_split_is_said_in_one_sentence(run, tmp_path):
-    params = {"kuairand": {"split": {"train_last_day": "2022-03-01", "val_last_day": "2022-03-02"}}}
-    with pytest.raises(ValueError, match="leaves train and val empty"):
-        run(tmp_path, pipeline="features", params=params)
-
-
-@pytest.mark.slow
-def test_kedro_viz_builds(project):
-    command = [*KEDRO, "viz", "build", "--include-hooks", "--include-previews"]
-    subprocess.run(command, check=True, cwd=project, capture_output=True, timeout=300)
-    graph = json.loads((project / "build/api/main").read_text(encoding="utf-8"))
-    assert {"provide_raw", "train_mt_dqn", "write_report"} <= {n["name"] for n in graph["nodes"]}
-    assert graph["layers"] == ["raw", "intermediate", "primary", "feature", "model_input", "models", "model_output", "reporting"]  # fmt: skip
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("flag", ["--pipeline", "--pipelines"])
-def test_the_command_line_runs_from_any_folder_and_names_the_report(project, tmp_path, flag):
+def test_the_command_line_runs_from_any_folder_and_names_the_report(project, command_line):
     """Relative parameters are the project's, not the folder's that the command is given in."""
-    command = [
-        *KEDRO,
-        "run",
-        flag,
-        "mt_dqn",
-        "--env",
-        "test",
-        "--params",
-        f"data_root={tmp_path / 'data'}",
-    ]
-    environment = {**os.environ, "COLUMNS": "200"}
-    done = subprocess.run(
-        command,
-        check=True,
-        cwd=project / "tests",
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=environment,
-    )
-    report = tmp_path / "data/08_reporting/report/test/mt_dqn.html"
-    assert f"open {report}" in done.stdout
+    data_root, done = command_line
+    assert f"open {data_root / '08_reporting/report/test/mt_dqn.html'}" in done.stdout
     assert not (project / "tests" / "data").exists()
     assert re.search(r"rows read.*duplicate.*quarantine", done.stdout + done.stderr, re.DOTALL)
     assert "split kuairand_time: train" in done.stdout
@@ -230,16 +168,7 @@ def test_the_command_line_runs_from_any_folder_and_names_the_report(project, tmp
 def test_a_run_killed_in_training_goes_on_and_ends_like_one_that_was_not(
     run, catalog_of, catalog, project, tmp_path
 ):
-    command = [
-        *KEDRO,
-        "run",
-        "--pipelines",
-        "mt_dqn",
-        "--env",
-        "test",
-        "--params",
-        f"data_root={tmp_path}",
-    ]
+    command = [*KEDRO, "run", "--pipelines", "mt_dqn", "--env", "test", "--params", f"data_root={tmp_path}"]  # fmt: skip
     with subprocess.Popen(
         command, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
@@ -256,24 +185,3 @@ def test_a_run_killed_in_training_goes_on_and_ends_like_one_that_was_not(
     )
     assert again.equals(once)
     assert list(tmp_path.glob("06_models/test/.training/*")) == []
-
-
-@pytest.mark.real
-@pytest.mark.slow
-def test_real_rows_run_to_a_report(run, catalog_of, real_data, tmp_path):
-    """The real files through the whole pipeline, with the tiny models of the test environment."""
-    tiny = yaml.safe_load((ROOT / "conf/test/parameters/mt_dqn.yml").read_text(encoding="utf-8"))
-    params = {**tiny, "raw_root": str(real_data)}
-    params["mt_dqn"]["training"]["epochs"] = 1
-    run(tmp_path, env="real", params=params)
-    opened = catalog_of(tmp_path, "real")
-    report = opened["kuairand.ingestion_report"].load()
-    rows = {f["file"]: (f["rows_read"], f["duplicates"], f["bad"]) for f in report["files"]}
-    assert rows["log_standard_4_22_to_5_08_pure.csv"] == (169_924, 4_050, 0)
-    results = opened["mt_dqn.results"].load()
-    assert set(results["data_kind"]) == {"real"}
-    assert set(results["split"]) == {"kuairand_time_fraction/test"}
-    assert results.filter(metric="true_ndcg@5").is_empty()
-    page = (tmp_path / "08_reporting/report/real/mt_dqn.html").read_text(encoding="utf-8")
-    assert "metadata proxies" in page and "synthetic data" not in page
-    assert "Most sessions here hold one row" in page

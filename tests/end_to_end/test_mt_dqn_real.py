@@ -1,0 +1,42 @@
+"""MT-DQN on real rows of KuaiRand-Pure: every eighth user's, to the report."""
+
+import polars as pl
+import pytest
+import yaml
+from conftest import ROOT
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture
+def fewer_rows(real_data, tmp_path):
+    """The official folder with the logs of every eighth user."""
+    source, folder = real_data / "KuaiRand-Pure/data", tmp_path / "raw/KuaiRand-Pure/data"
+    folder.mkdir(parents=True)
+    for file in source.glob("*.csv"):
+        if file.name.startswith("log_"):
+            pl.read_csv(file, infer_schema=False).filter(
+                pl.col("user_id").cast(pl.Int64) % 8 == 0
+            ).write_csv(folder / file.name)
+        else:
+            (folder / file.name).symlink_to(file)
+    return tmp_path / "raw"
+
+
+@pytest.mark.slow
+def test_real_rows_run_to_a_report(run, catalog_of, fewer_rows, tmp_path):
+    """The real files through the whole pipeline, with the tiny models of the test environment."""
+    tiny = yaml.safe_load((ROOT / "conf/test/parameters/mt_dqn.yml").read_text(encoding="utf-8"))
+    params = {**tiny, "raw_root": str(fewer_rows)}
+    params["mt_dqn"]["training"]["epochs"] = 1
+    run(tmp_path, env="real", params=params)
+    opened = catalog_of(tmp_path, "real")
+    report = opened["kuairand.ingestion_report"].load()
+    assert report["kind"] == "files"
+    results = opened["mt_dqn.results"].load()
+    assert set(results["data_kind"]) == {"real"}
+    assert set(results["split"]) == {"kuairand_time_fraction/test"}
+    assert results.filter(metric="true_ndcg@5").is_empty()
+    page = (tmp_path / "08_reporting/report/real/mt_dqn.html").read_text(encoding="utf-8")
+    assert "metadata proxies" in page and "synthetic data" not in page
+    assert "Most sessions here hold one row" in page
