@@ -1,0 +1,199 @@
+"""Causal encoders of item sequences: NextItNet, SASRec and GRU4Rec answer at every place, Caser at the last.
+
+Inputs are left-aligned embeddings (B, L, d), zero at pads; an output at place t depends on the places up to t only. Sizes are those of
+the RecBole defaults where METHODS names no others.
+
+Source: METHODS §5.3, §5.6, Appendix B [R].
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from reelrank.options import Options
+
+
+class NextItNetOptions(Options):
+    """Stacked dilated causal convolutions."""
+
+    name: Literal["nextitnet"] = Field("nextitnet", description="which encoder")
+    dim: int = Field(64, ge=1, description="width d [A]")
+    kernel: int = Field(3, ge=1, description="places that a convolution sees [A]")
+    dilations: tuple[int, ...] = Field((1, 2, 1, 2, 1, 2), description="of each block [A]")
+
+
+class SASRecOptions(Options):
+    """Causal self-attention."""
+
+    name: Literal["sasrec"] = Field("sasrec", description="which encoder")
+    dim: int = Field(64, ge=1, description="width d [R]")
+    layers: int = Field(2, ge=1, description="attention layers [R]")
+    heads: int = Field(2, ge=1, description="attention heads [R]")
+    feed_forward: int = Field(256, ge=1, description="width between the two dense layers [R]")
+    dropout: float = Field(0.2, ge=0, lt=1, description="dropout [R: .5, tuned .2]")
+    max_length: int = Field(200, ge=1, description="places with an embedding of their own")
+
+
+class GRU4RecOptions(Options):
+    """A gated recurrent unit."""
+
+    name: Literal["gru4rec"] = Field("gru4rec", description="which encoder")
+    dim: int = Field(64, ge=1, description="width d of inputs and outputs [R]")
+    hidden: int = Field(128, ge=1, description="width of the recurrent state [R]")
+    layers: int = Field(1, ge=1, description="recurrent layers [R]")
+    dropout: float = Field(0.3, ge=0, lt=1, description="dropout of the inputs [R]")
+
+
+class CaserOptions(Options):
+    """Convolutions over the last places and over the dimensions."""
+
+    name: Literal["caser"] = Field("caser", description="which encoder")
+    dim: int = Field(64, ge=1, description="width d [R]")
+    length: int = Field(20, ge=1, description="places that it sees, as the history is long")
+    horizontal: int = Field(8, ge=1, description="filters per height [R]")
+    vertical: int = Field(4, ge=1, description="filters over time [R]")
+    dropout: float = Field(0.4, ge=0, lt=1, description="dropout [R]")
+
+
+EncoderOptions = NextItNetOptions | SASRecOptions | GRU4RecOptions
+
+
+class NextItNet(nn.Module):
+    """X ← X + ReLU(LN(conv_2d(ReLU(LN(conv_d(X)))))) per block. Source: METHODS §5.3 [A]."""
+
+    def __init__(self, options: NextItNetOptions) -> None:
+        super().__init__()
+        self.kernel = options.kernel
+        self.steps = [step for d in options.dilations for step in (d, 2 * d)]
+        width = options.dim
+        self.convolutions = nn.ModuleList(nn.Linear(self.kernel * width, width) for _ in self.steps)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in self.steps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L, d) to (B, L, d)."""
+        for first in range(0, len(self.steps), 2):
+            inner = x
+            for layer in (first, first + 1):
+                seen = self._past(inner, self.steps[layer])
+                inner = F.relu(self.norms[layer](self.convolutions[layer](seen)))
+            x = x + inner
+        return x
+
+    def _past(self, x: Tensor, step: int) -> Tensor:
+        """Each place beside those ``step``, 2·``step`` … before it, zeros before the start: (B, L, kernel·d)."""
+        length, reach = x.shape[1], step * (self.kernel - 1)
+        padded = F.pad(x, (0, 0, reach, 0))
+        return torch.cat([padded[:, i * step : i * step + length] for i in range(self.kernel)], -1)
+
+
+class SASRec(nn.Module):
+    """Self-attention over the past, place embeddings counted from the first event. Source: METHODS §5.6 [R]."""
+
+    def __init__(self, options: SASRecOptions) -> None:
+        super().__init__()
+        self.places = nn.Embedding(options.max_length, options.dim)
+        nn.init.normal_(self.places.weight, std=0.02)
+        self.norm = nn.LayerNorm(options.dim)
+        self.dropout = nn.Dropout(options.dropout)
+        self.layers = nn.ModuleList(_Attention(options) for _ in range(options.layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L, d) to (B, L, d).
+
+        Raises:
+            ValueError: L exceeds ``max_length``.
+        """
+        if x.shape[1] > self.places.num_embeddings:
+            raise ValueError(f"a sequence of {x.shape[1]} places: raise max_length of sasrec")
+        x = self.dropout(self.norm(x + self.places.weight[: x.shape[1]]))
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class _Attention(nn.Module):
+    def __init__(self, o: SASRecOptions) -> None:
+        super().__init__()
+        self.heads = o.heads
+        self.qkv = nn.Linear(o.dim, 3 * o.dim)
+        self.out = nn.Linear(o.dim, o.dim)
+        self.feed = nn.Sequential(
+            nn.Linear(o.dim, o.feed_forward), nn.GELU(), nn.Linear(o.feed_forward, o.dim)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(o.dim) for _ in range(2))
+        self.dropout = nn.Dropout(o.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))  # fmt: skip
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = self.norms[0](x + self.dropout(self.out(mixed.transpose(1, 2).flatten(2))))
+        out: Tensor = self.norms[1](x + self.dropout(self.feed(x)))
+        return out
+
+
+class GRU4Rec(nn.Module):
+    """A GRU and a dense layer back to the items' width. Source: METHODS §5.6 [R]."""
+
+    def __init__(self, options: GRU4RecOptions) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(options.dropout)
+        self.gru = nn.GRU(options.dim, options.hidden, options.layers, batch_first=True, bias=False)
+        self.dense = nn.Linear(options.hidden, options.dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L, d) to (B, L, d)."""
+        out: Tensor = self.dense(self.gru(self.dropout(x))[0])
+        return out
+
+
+class Caser(nn.Module):
+    """Filters over the last ``length`` places, right-aligned, and the user's own vector. Source: METHODS §5.6 [R]."""
+
+    def __init__(self, options: CaserOptions, n_users: int) -> None:
+        super().__init__()
+        o = options
+        self.users = nn.Embedding(n_users, o.dim)
+        nn.init.normal_(self.users.weight, std=1 / o.dim)
+        heights = range(1, o.length + 1)
+        self.horizontal = nn.ModuleList(nn.Conv2d(1, o.horizontal, (h, o.dim)) for h in heights)
+        self.vertical = nn.Conv2d(1, o.vertical, (o.length, 1))
+        self.dense = nn.Linear(o.vertical * o.dim + o.horizontal * o.length, o.dim)
+        self.out = nn.Linear(2 * o.dim, o.dim)
+        self.dropout = nn.Dropout(o.dropout)
+        self.length = o.length
+
+    def forward(self, x: Tensor, users: Tensor) -> Tensor:
+        """Right-aligned windows (B, length, d), zero at pads, and users (B,), to (B, d)."""
+        image = x.unsqueeze(1)
+        over_time = self.vertical(image).flatten(1)
+        best = [F.relu(filters(image)).squeeze(3).amax(2) for filters in self.horizontal]
+        seen = F.relu(self.dense(self.dropout(torch.cat([over_time, *best], 1))))
+        return F.relu(self.out(torch.cat([seen, self.users(users)], 1)))
+
+
+def make_encoder(options: EncoderOptions) -> nn.Module:
+    """The encoder that the options name: (B, L, d) to (B, L, d), causal."""
+    match options:
+        case NextItNetOptions():
+            return NextItNet(options)
+        case SASRecOptions():
+            return SASRec(options)
+        case GRU4RecOptions():
+            return GRU4Rec(options)
+
+
+def last_valid(x: Tensor, length: Tensor) -> Tensor:
+    """Outputs (B, L, d) at the last valid place of each sequence, (B, d); zeros where ``length`` is 0."""
+    place = (length - 1).clamp_min(0)[:, None, None].expand(-1, 1, x.shape[2])
+    return x.gather(1, place).squeeze(1) * (length > 0).unsqueeze(1)
+
+
+def left_aligned(item: Tensor, pad: int) -> tuple[Tensor, Tensor]:
+    """Sequences (B, L) padded on either side, or anywhere, with the valid places first in their order; and lengths (B,)."""
+    order = torch.argsort((item == pad).to(torch.int8), dim=1, stable=True)
+    return item.gather(1, order), (item != pad).sum(1)
