@@ -17,7 +17,7 @@ def log_of(counts, n_train):
         {
             "row_id": np.arange(len(user)),
             "user_id": user,
-            "item_id": np.arange(len(user)),
+            "item": np.arange(len(user)),
             "scenario": place % 2,
             "ts_ms": place * 1000,
             "split": np.where(train, "train", "test"),

@@ -64,7 +64,7 @@ class Sequences(TensorRecord):
         if events.is_empty():
             raise ValueError("there is no event to make a sequence of: loosen the filter or k_core")
         rows = events.sort("user_id", "ts_ms", "row_id")
-        for column, stop in (("user_id", n_users), ("item_id", n_items), ("scenario", n_scenarios)):
+        for column, stop in (("user_id", n_users), ("item", n_items), ("scenario", n_scenarios)):
             outside = rows.filter(~pl.col(column).is_between(0, stop - 1))
             if outside.height:
                 value, row_id = outside.row(0, named=True)[column], outside["row_id"][0]
@@ -78,7 +78,7 @@ class Sequences(TensorRecord):
 
         return cls(
             user=tensor(user, torch.int64),
-            item=tensor(rows["item_id"].to_numpy(), torch.int64),
+            item=tensor(rows["item"].to_numpy(), torch.int64),
             scenario=tensor(rows["scenario"].to_numpy(), torch.int64),
             behaviour=tensor(np.stack(flags, axis=1), torch.bool),
             ts_ms=tensor(rows["ts_ms"].to_numpy(), torch.int64),
