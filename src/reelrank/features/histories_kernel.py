@@ -83,7 +83,8 @@ def scan_time(
 
 
 @njit(cache=True, nogil=True)
-def _blend(mean: float, value: float, alpha: float) -> float:
+def blend(mean: float, value: float, alpha: float) -> float:
+    """The moving average with a newer value; NaN = there was none."""
     return value if np.isnan(mean) else mean + alpha * (value - mean)
 
 
@@ -100,10 +101,10 @@ def scan_feedback(
             mean_watch = np.nan
         for k in range(len(binary)):
             averages[k, i] = mean[k]
-            blended = _blend(mean[k], float(binary[k, i]), alpha)
+            blended = blend(mean[k], float(binary[k, i]), alpha)
             mean[k] = mean[k] if binary[k, i] == UNKNOWN else blended
         watch[i] = mean_watch
-        blended = _blend(mean_watch, watch_ratio[i], alpha)
+        blended = blend(mean_watch, watch_ratio[i], alpha)
         mean_watch = mean_watch if np.isnan(watch_ratio[i]) else blended
 
 
@@ -132,7 +133,7 @@ def scan_categories(
             mean[c] = np.nan
         for k in range(len(binary)):
             averages[k, i] = mean[c, k]
-            blended = _blend(mean[c, k], float(binary[k, i]), alpha)
+            blended = blend(mean[c, k], float(binary[k, i]), alpha)
             mean[c, k] = mean[c, k] if binary[k, i] == UNKNOWN else blended
 
 
