@@ -570,10 +570,88 @@ class RewardsGiven(CanonicalTable):
     reward: pl.Float32 = pa.Field(nullable=True, description="as logged; null where it is empty")
 
 
+def _share(description: str) -> Any:  # noqa: ANN401 (pandera's Field has no public type)
+    return pa.Field(ge=0, le=1, description=description)
+
+
+def _quantile(column: str) -> Any:  # noqa: ANN401 (pandera's Field has no public type)
+    return pa.Field(
+        nullable=True,
+        ge=0,
+        le=1.0001,
+        description=f"share of noisy draws with a lower `{column}`, equal ones half; null = no noise",
+    )
+
+
+class SessionResiduals(CanonicalTable):
+    """What the head weights do not explain, one row per session (METHODS §6.7): shown minus simulated, the K highest of w·p̂ by weights of other users.
+
+    ``expected_*``: the same for a session drawn from softmax(w·p̂ / T) without replacement, on average; a residual minus it is what noise of the feed does not explain.
+    """
+
+    user_id: pl.Int32 = pa.Field(ge=0, description="dense user id")
+    session_id: pl.Int64 = pa.Field(ge=0, description="session or request that was ranked")
+    burst_id: pl.Int16 = pa.Field(ge=-1, description="key of `bursts`; −1 = outside of all")
+    ts_start: pl.Int64 = pa.Field(
+        ge=0, description="time of the ranking", metadata={"unit": "UTC epoch ms"}
+    )
+    split: pl.Enum(SPLITS) = pa.Field(description="train, val or test")
+    fold: pl.Int8 = pa.Field(
+        ge=0, description="fold of the user; the weights were fitted without it"
+    )
+    n_shown: pl.Int32 = pa.Field(ge=1, description="K: an outcome, never an input (L5)")
+    n_candidates: pl.Int32 = pa.Field(ge=1, description="items that could have been shown")
+    overlap: pl.Float32 = _share("items in both, of K")
+    jaccard: pl.Float32 = _share("items in both, of the items in either")
+    rbo: pl.Float32 = pa.Field(
+        ge=0,
+        le=1.0001,
+        description="rank-biased overlap of the two orders, extrapolated (Webber, Moffat, Zobel 2010, Eq. 32): 1 = the same order, whatever K",
+    )
+    d_mean: pl.Float32 = pa.Field(description="D_mean: mean w·p̂ of the items")
+    d_sd: pl.Float32 = pa.Field(description="D_sd: standard deviation (of K) of w·p̂")
+    loss: pl.Float32 = pa.Field(ge=0, description="L_s: squared length of `delta_mu`")
+    delta_mu: pl.List(pl.Float32) = pa.Field(description="H values: mean embedding of the items")
+    delta_category: pl.List(pl.Float32) = pa.Field(
+        description="share of each category, the last is `unknown`; sums to 0"
+    )
+    expected_overlap: pl.Float32 = _share("of `overlap` under noise")
+    expected_d_mean: pl.Float32 = pa.Field(description="of `d_mean` under noise")
+    expected_d_sd: pl.Float32 = pa.Field(description="of `d_sd` under noise")
+    expected_loss: pl.Float32 = pa.Field(ge=0, description="of `loss` under noise")
+    noise_quantile_overlap: pl.Float32 = _quantile("overlap")
+    noise_quantile_d_mean: pl.Float32 = _quantile("d_mean")
+    noise_quantile_d_sd: pl.Float32 = _quantile("d_sd")
+    expected_delta_mu: pl.List(pl.Float32) = pa.Field(description="of `delta_mu` under noise")
+    expected_delta_category: pl.List(pl.Float32) = pa.Field(
+        description="of `delta_category` under noise"
+    )
+
+
+class CandidateResiduals(CanonicalTable):
+    """The items that a session could have shown, with their places in the two orders (METHODS §6.7)."""
+
+    user_id: pl.Int32 = pa.Field(ge=0, description="dense user id")
+    session_id: pl.Int64 = pa.Field(ge=0, description="key of `session_residuals`")
+    item_id: pl.Int32 = pa.Field(ge=0, description="candidate, once per session")
+    shown: pl.Int8 = pa.Field(isin=[0, 1], description="1 = was shown", metadata={"unit": "0/1"})
+    rank_obs: pl.Int32 = pa.Field(
+        nullable=True, ge=1, description="place in which it was shown; null = not shown"
+    )
+    rank_sim: pl.Int32 = pa.Field(
+        ge=1, description="place by score among all candidates; equal scores by the lower row"
+    )
+    score: pl.Float32 = pa.Field(description="w·p̂")
+    rank_residual: pl.Int32 = pa.Field(
+        description="places by which it was shown earlier than simulated; beyond K every place counts as K + 1"
+    )
+
+
 ALL_TABLES: tuple[type[CanonicalTable], ...] = (
     Interactions, Items, Users, IdMap, Quarantine, SocialEdges, Splits, Histories, Rewards, Events, ItemModal, Results,
     LastNeighbours, CandidateSets, Bursts, Sessions,
     Observed, ItemDaily, ItemTopics,
     Queries, ItemWords, RecSearches,
     AuthorPosts, Cascades, RewardsGiven,
+    SessionResiduals, CandidateResiduals,
 )  # fmt: skip

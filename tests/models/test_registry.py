@@ -8,6 +8,7 @@ from support.model_inputs import TINY, batch, model_inputs
 import reelrank.pipelines.mt_dqn.baselines
 import reelrank.pipelines.mt_dqn.model  # noqa: F401 (registers)
 from reelrank.models.inputs import InputSpec
+from reelrank.models.policy import RankingModel
 from reelrank.models.registry import build, register
 
 
@@ -15,11 +16,11 @@ from reelrank.models.registry import build, register
 def test_a_model_is_rebuilt_from_json_and_weights(name):
     torch.manual_seed(0)
     inputs = model_inputs()
-    model = build(name, TINY[name], InputSpec.of(inputs)).eval()
+    model = build(name, TINY[name], InputSpec.of(inputs), RankingModel).eval()
     model.refresh(inputs)
     text = json.dumps([model.config.model_dump(mode="json"), model.spec.model_dump(mode="json")])
     config, spec = json.loads(text)
-    again = build(name, config, spec).eval()
+    again = build(name, config, spec, RankingModel).eval()
     again.load_state_dict(model.state_dict())
     assert (again.config, again.spec) == (model.config, model.spec)
     users, items, ts = batch(inputs)
@@ -31,9 +32,9 @@ def test_a_model_is_rebuilt_from_json_and_weights(name):
 def test_unknown_names_and_keys_are_refused():
     spec = InputSpec.of(model_inputs())
     with pytest.raises(KeyError, match=r"no model named 'mtdqn'; registered: .*mt_dqn"):
-        build("mtdqn", {}, spec)
+        build("mtdqn", {}, spec, RankingModel)
     with pytest.raises(ValidationError, match="d_ff"):
-        build("mt_dqn", {"fusion": {"d_ff": 3}}, spec)
+        build("mt_dqn", {"fusion": {"d_ff": 3}}, spec, RankingModel)
 
 
 def test_a_name_is_taken_once():

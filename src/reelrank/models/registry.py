@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from torch import nn
+
 from reelrank.models.inputs import InputSpec
-from reelrank.models.policy import RankingModel
 from reelrank.options import Options
 
-M = TypeVar("M", bound=type[RankingModel])
+M = TypeVar("M", bound=type[nn.Module])
+Base = TypeVar("Base", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -21,14 +23,22 @@ class Registration:
     """What is needed to build one named model."""
 
     options: type[Options]
-    builder: Callable[[Any, InputSpec], RankingModel]
+    spec: type[Options]
+    builder: Callable[[Any, Any], nn.Module]
 
 
 _REGISTRY: dict[str, Registration] = {}
 
 
-def register(name: str, options: type[Options]) -> Callable[[M], M]:
+def register(
+    name: str, options: type[Options], spec: type[Options] = InputSpec
+) -> Callable[[M], M]:
     """Class decorator: ``name`` is built as ``Model(options, spec)``.
+
+    Args:
+        name: what a checkpoint's JSON calls it.
+        options: type of its options.
+        spec: type of the sizes that depend on its inputs.
 
     Raises:
         ValueError: another class holds the name.
@@ -39,7 +49,7 @@ def register(name: str, options: type[Options]) -> Callable[[M], M]:
         # a reloaded module (notebooks) may replace its own class
         if held is not None and _path(held.builder) != _path(model):
             raise ValueError(f"model name {name!r} is taken by {_path(held.builder)}")
-        _REGISTRY[name] = Registration(options, model)
+        _REGISTRY[name] = Registration(options, spec, model)
         return model
 
     return decorate
@@ -51,17 +61,22 @@ def registered() -> tuple[str, ...]:
 
 
 def build(
-    name: str, config: Options | Mapping[str, Any], spec: InputSpec | Mapping[str, Any]
-) -> RankingModel:
+    name: str,
+    config: Options | Mapping[str, Any],
+    spec: Options | Mapping[str, Any],
+    base: type[Base],
+) -> Base:
     """A new model with fresh weights.
 
     Args:
         name: a registered name, e.g. ``mt_dqn``.
         config: the model's options, or their JSON form as read from a checkpoint.
         spec: sizes that depend on the inputs, or their JSON form.
+        base: what the model must be, e.g. ``RankingModel``.
 
     Raises:
         KeyError: the name is not registered.
+        TypeError: the model is no ``base``.
         pydantic.ValidationError: a key or value of the JSON form is wrong.
     """
     if name not in _REGISTRY:
@@ -71,7 +86,10 @@ def build(
         )
     entry = _REGISTRY[name]
     options = entry.options.model_validate(_plain(config))
-    return entry.builder(options, InputSpec.model_validate(_plain(spec)))
+    model = entry.builder(options, entry.spec.model_validate(_plain(spec)))
+    if not isinstance(model, base):
+        raise TypeError(f"{name!r} is a {type(model).__name__}: no {base.__name__}")
+    return model
 
 
 def _plain(config: Options | Mapping[str, Any]) -> Mapping[str, Any]:

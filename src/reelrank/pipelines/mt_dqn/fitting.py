@@ -86,7 +86,7 @@ def train(
     sampler = NegativeSampler.fit(available, popularity, inputs.device)
     spec = InputSpec.of(inputs)
     seed_everything(training.seed)
-    network = registry.build(name, model, spec).to(inputs.device)
+    network = registry.build(name, model, spec, RankingModel).to(inputs.device)
     result = learn(
         network,
         inputs,
@@ -132,7 +132,7 @@ def popularity(tables: Tables, options: PopularityOptions) -> ModelCheckpoint:
 def restore(checkpoint: ModelCheckpoint, inputs: ModelInputs) -> RankingModel:
     """The model of a checkpoint with its best weights, on the device of ``inputs``, ready to predict."""
     config = checkpoint.config
-    network = registry.build(config["name"], config["options"], config["spec"])
+    network = registry.build(config["name"], config["options"], config["spec"], RankingModel)
     network.load_state_dict(dict(checkpoint.best))
     network.to(inputs.device).eval()
     with torch.no_grad():

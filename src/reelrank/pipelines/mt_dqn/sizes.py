@@ -10,6 +10,7 @@ import torch
 from reelrank.models import registry
 from reelrank.models.event_stream import MESSAGE_DIM
 from reelrank.models.inputs import InputSpec
+from reelrank.models.policy import RankingModel
 from reelrank.options import Options
 from reelrank.pipelines.mt_dqn import baselines as _baselines  # noqa: F401 (registers them)
 from reelrank.pipelines.mt_dqn import model as _model  # noqa: F401 (registers MT-DQN)
@@ -32,7 +33,9 @@ def module_sizes(options: Mapping[str, Options], sizes: SizeOptions) -> pl.DataF
     rows = []
     with torch.device("meta"):
         for variant, option in options.items():
-            for name, module in registry.build(variant, option, spec).named_children():
+            for name, module in registry.build(
+                variant, option, spec, RankingModel
+            ).named_children():
                 rows.append((variant, name, sum(p.numel() for p in module.parameters())))
     frame = pl.DataFrame(rows, schema=["variant", "module", "parameters"], orient="row")
     return frame.with_columns(training_mb=pl.col("parameters") * BYTES_PER_PARAMETER / 2**20)
