@@ -1,0 +1,1 @@
+"""RUIE and its baselines: sequential recommendation over several scenarios."""
