@@ -64,7 +64,7 @@ class UserFeatures(TensorRecord):
             raise ValueError(f"categorical names columns that users lacks: {sorted(unknown)}")
         fields = tuple(c for c in users.columns if c != "user_id")
         train = np.unique(np.asarray(train_user_ids))
-        pairs = [_codes(users[c], train, cut=c not in categorical) for c in fields]
+        pairs = [attribute_codes(users[c], train, cut=c not in categorical) for c in fields]
         codes = np.stack([c for c, _ in pairs], axis=1) if pairs else np.zeros((len(users), 0))
         return cls(
             codes=torch.from_numpy(codes.astype(np.int64)),
@@ -73,10 +73,16 @@ class UserFeatures(TensorRecord):
         ).to(device)
 
 
-def _codes(
+def attribute_codes(
     values: pl.Series, train: NDArray[np.integer], *, cut: bool
 ) -> tuple[NDArray[np.int64], int]:
-    """Codes of one column and their number."""
+    """Codes of one column and their number, the 0 (null or not seen in train) included.
+
+    Args:
+        values: one value per user or item.
+        train: rows of ``values`` that the codes are fitted on (L2).
+        cut: a numeric column with more than ``MAX_NUMERIC_VALUES`` train values is cut at train deciles.
+    """
     if values.dtype.is_float():
         values = values.fill_nan(None)
     seen = values.gather(train).drop_nulls()

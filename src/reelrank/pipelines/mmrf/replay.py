@@ -1,0 +1,222 @@
+"""What policies learn from: logged transitions, and simulated ones of items that were not shown.
+
+Source: METHODS §4.6, Algorithm 1. Shapes: N agents, B transitions, C candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from reelrank.models.feed import FeedBatch, FeedInputs
+from reelrank.models.feed_data import batch, trained_decisions
+from reelrank.models.feed_rewards import RewardScale
+from reelrank.models.feedback_simulator import shown
+from reelrank.models.tensor_record import TensorRecord
+from reelrank.pipelines.mmrf.options import ReplayOptions
+
+NEGATIVE_REWARD = -0.1  # MMRF-NS [S], train sds
+_BLOCK = 100_000
+
+
+class SimulatedFeedback(Protocol):
+    """What would have been answered to n candidates of B decisions."""
+
+    @property
+    def reward(self) -> Tensor:
+        """(B, n, 7), r̂ of Eq. 6 in train sds, hate negative."""
+        ...
+
+    @property
+    def response(self) -> Tensor:
+        """(B, n, 7), the expected responses, as in ``FeedBatch.feedback``."""
+        ...
+
+
+class FeedbackModel(Protocol):
+    """The simulator as Algorithm 1 sees it; it learns in turn with the policy."""
+
+    def fit_pass(self, generator: torch.Generator) -> Mapping[str, float]:
+        """One pass over the impressions of train; returns losses."""
+        ...
+
+    def simulate(
+        self, batch: FeedBatch, slots: Tensor, generator: torch.Generator
+    ) -> SimulatedFeedback:
+        """Answers to the candidates at ``slots`` (B, n)."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors to store."""
+        ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any:  # noqa: ANN401 (nn.Module's)
+        """Take back what ``state_dict`` gave."""
+        ...
+
+
+@dataclass(frozen=True)
+class Transition(TensorRecord):
+    """B steps of users.
+
+    Attributes:
+        batch: states s and candidates.
+        exposure: (B, C) float32, the action: each shown item's share.
+        reward: (N, B), train sds; NaN where not logged.
+        next: states s'; anything where ``goes_on`` is false.
+        goes_on: (B,) bool, not done.
+        logged: (B,) bool, the log shows it; else simulated.
+    """
+
+    batch: FeedBatch
+    exposure: Tensor
+    reward: Tensor
+    next: FeedBatch
+    goes_on: Tensor
+    logged: Tensor
+
+
+class Replay:
+    """Draws transitions of the train decisions that were no random exposures.
+
+    Args:
+        inputs: a log.
+        scale: units of the rewards, and which agents there are.
+        options: batch and non-impressions.
+        history: rows of a state's history.
+        feedback: the simulator; needed unless ``non_impressions`` is none.
+
+    Raises:
+        ValueError: nothing to train on, or no simulator where one is needed.
+    """
+
+    def __init__(
+        self,
+        inputs: FeedInputs,
+        scale: RewardScale,
+        options: ReplayOptions,
+        history: int,
+        feedback: FeedbackModel | None = None,
+    ) -> None:
+        self.inputs, self.scale, self.options = inputs, scale, options
+        self.history = history
+        self.feedback = feedback if options.non_impressions != "none" else None
+        self.decisions = trained_decisions(inputs.decisions)
+        self.pool: tuple[Tensor, Tensor] | None = None
+        if not len(self.decisions):
+            raise ValueError("no decision to train on: the train split is empty or all random")
+        if self.feedback is None and options.non_impressions != "none":
+            raise ValueError(
+                f"non_impressions: {options.non_impressions} needs a feedback model: pass one or set none (MMRF-DA)"
+            )
+
+    def sample_non_impressions(self, generator: torch.Generator) -> None:
+        """Choose ``rate`` of each decision's non-impressions for the batches of an epoch, at least one of each that has any."""
+        parts = [
+            _pick(self.inputs, block, self.options.rate, generator)
+            for block in torch.split(self.decisions, _BLOCK)
+        ]
+        decision, column = (torch.cat(p) for p in zip(*parts, strict=True))
+        if not len(decision):
+            raise ValueError(
+                "every candidate was shown: there are no non-impressions; set non_impressions: none"
+            )
+        self.pool = decision, column
+
+    def sample(self, generator: torch.Generator) -> Transition:
+        """Transitions of one update: logged and, in their share, simulated ones.
+
+        Raises:
+            RuntimeError: non-impressions are wanted, but none were sampled.
+        """
+        size = self.options.batch_size
+        n_simulated = round(size * self.options.share) if self.feedback is not None else 0
+        device = self.decisions.device
+        at = torch.randint(
+            len(self.decisions), (size - n_simulated,), generator=generator, device=device
+        )
+        logged = self.logged(self.decisions[at])
+        if self.feedback is None or not n_simulated:
+            return logged
+        if self.pool is None:
+            raise RuntimeError("call sample_non_impressions before the first batch of an epoch")
+        at = torch.randint(len(self.pool[0]), (n_simulated,), generator=generator, device=device)
+        simulated = self.simulated(self.pool[0][at], self.pool[1][at], self.feedback, generator)
+        return _joined(logged, simulated)
+
+    def logged(self, index: Tensor) -> Transition:
+        """Transitions (B,) of the log; the reward of several shown items is their mean."""
+        decisions = self.inputs.decisions
+        is_shown = decisions.shown[index]
+        # (B, C, N), NaN where not shown or not logged
+        reward = self.scale.rewards(decisions.response[index]).nanmean(1)
+        return Transition(
+            batch=batch(self.inputs, index, self.history),
+            exposure=is_shown / is_shown.sum(1, keepdim=True).clamp_min(1),
+            reward=reward.T.contiguous(),
+            next=self._next(index),
+            goes_on=decisions.next[index] >= 0,
+            logged=torch.ones_like(index, dtype=torch.bool),
+        )
+
+    @torch.no_grad()
+    def simulated(
+        self, index: Tensor, column: Tensor, feedback: FeedbackModel, generator: torch.Generator
+    ) -> Transition:
+        """Transitions of decisions (B,) had the candidate at ``column`` (B,) been shown."""
+        states = batch(self.inputs, index, self.history)
+        answer = feedback.simulate(states, column.unsqueeze(1), generator)
+        reward = answer.reward[:, 0, self.scale.columns].T.contiguous()
+        if self.options.non_impressions == "negative":
+            reward = torch.full_like(reward, NEGATIVE_REWARD)
+        after = self._next(index)
+        if self.options.next_state == "simulated":
+            past = shown(states, column, answer.response[:, 0])
+            after = replace(after, history=past.history, feedback=past.feedback)
+        exposure = torch.zeros(states.candidates.shape, device=index.device)
+        return Transition(
+            batch=states,
+            exposure=exposure.scatter_(1, column.unsqueeze(1), 1.0),
+            reward=reward,
+            next=after,
+            goes_on=self.inputs.decisions.next[index] >= 0,
+            logged=torch.zeros_like(index, dtype=torch.bool),
+        )
+
+    def _next(self, index: Tensor) -> FeedBatch:
+        return batch(self.inputs, self.inputs.decisions.next[index].clamp_min(0), self.history)
+
+
+def _pick(
+    inputs: FeedInputs, index: Tensor, rate: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Decision and column of round(rate · n) of each decision's n non-impressions."""
+    decisions = inputs.decisions
+    free = (decisions.candidates[index] >= 0) & ~decisions.shown[index]
+    n = free.sum(1)
+    wanted = torch.where(n > 0, (rate * n).round().clamp_min(1), 0)
+    draws = torch.rand(free.shape, generator=generator, device=index.device)
+    rank = draws.masked_fill(~free, 2.0).argsort(1).argsort(1)
+    row, column = torch.nonzero(rank < wanted.unsqueeze(1), as_tuple=True)
+    return index[row], column
+
+
+def _joined(first: Transition, second: Transition) -> Transition:
+    def rows(a: Tensor, b: Tensor) -> Tensor:
+        return torch.cat([a, b])
+
+    def batches(a: FeedBatch, b: FeedBatch) -> FeedBatch:
+        return FeedBatch(**{name: rows(t, getattr(b, name)) for name, t in vars(a).items()})
+
+    return Transition(
+        batch=batches(first.batch, second.batch),
+        exposure=rows(first.exposure, second.exposure),
+        reward=torch.cat([first.reward, second.reward], dim=1),
+        next=batches(first.next, second.next),
+        goes_on=rows(first.goes_on, second.goes_on),
+        logged=rows(first.logged, second.logged),
+    )
