@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from reelrank.sources import kuairand_schema as official
 from reelrank.worlds import kuairand_files as files
 from reelrank.worlds import latent
 from reelrank.worlds.folder import TRUTH_FOLDER, write_once
+from reelrank.worlds.kuairand_logs import Scribe, write_logs
 from reelrank.worlds.kuairand_options import WorldOptions
 from reelrank.worlds.policy import Policy, calibrate
 from reelrank.worlds.population import draw_population, logging_policy, seed_of
@@ -34,7 +34,7 @@ from reelrank.worlds.response import (
     tab_records,
     video_records,
 )
-from reelrank.worlds.sessions import HOURLY, SESSION_COLUMNS, Log, Schedule, simulate, tab_cdf
+from reelrank.worlds.sessions import HOURLY, Schedule, simulate_blocks, tab_cdf
 from reelrank.worlds.truth import save_truth
 
 __all__ = ["World", "WorldOptions", "generate", "write_world"]
@@ -51,20 +51,18 @@ LOG_DURATION = (
 )  # mean and sd of log ms; real file 11.14 and 1.03, with a lighter upper tail
 DURATION_BOUNDS_MS = (5_000, 1_200_000)
 CALIBRATION_REQUESTS = 600
-ROWS_AT_ONCE = 100_000  # of a log file
 NULL_DURATION_EVERY = 64  # 1.56 % of rows: every 64th video by popularity
-
-TRUTH_COLUMNS = ("propensity", "request", "position")
 
 
 class World(NamedTuple):
-    """A generated world before it is written."""
+    """A generated world before its logs are simulated; U users."""
 
     response: Response
     policy: Policy
     catalogue: files.Catalogue
     graph: latent.SocialGraph
-    logs: list[Log]
+    schedule: Schedule
+    rows_of_user: Doubles  # (U,) to expect, random ones included
 
 
 def write_world(options: WorldOptions, root: Path) -> Path:
@@ -83,15 +81,14 @@ def write_world(options: WorldOptions, root: Path) -> Path:
 
 
 def generate(options: WorldOptions) -> World:
-    """Draw latents, calibrate the response to the real rates, and simulate the logs."""
+    """Draw latents and calibrate the response to the real rates."""
     o = options
     _, items, _, graph, interests = draw_population(o, o.videos)
     catalogue, popularity = _draw_catalogue(o, items.topic)
     response = _draw_response(o, interests, items, catalogue)
     policy = logging_policy(o, popularity)
     rng = latent.stream(o.seed, "schedule")
-    activity = rng.normal(0, o.activity_sd, o.users)
-    rows_of_user = o.exposures_per_user * np.exp(activity - np.log(np.mean(np.exp(activity))))
+    rows_of_user = draw_rows_of_user(rng, o)
     sample = rng.choice(o.users, CALIBRATION_REQUESTS, p=rows_of_user / rows_of_user.sum())
     sample_ms = rng.integers(
         official.RELEASE_START_MS, official.RELEASE_STOP_MS, CALIBRATION_REQUESTS
@@ -105,10 +102,16 @@ def generate(options: WorldOptions) -> World:
         n_shown=max(1, min(o.candidates, round(o.request_rows))),
         return_rule=(o.return_rule.intercept, o.return_rule.slope),
     )
-    schedule = _schedule(o, rows_of_user, p_return)
+    schedule = make_schedule(o, rows_of_user, p_return)
     all_rows = rows_of_user * (1 + o.random_per_user / o.exposures_per_user)
-    logs = simulate(seed_of(o.seed, "log"), response, policy, schedule, all_rows)
-    return World(response, policy, catalogue, graph, logs)
+    return World(response, policy, catalogue, graph, schedule, all_rows)
+
+
+def draw_rows_of_user(rng: np.random.Generator, o: WorldOptions) -> Doubles:
+    """Rows of the standard logs to expect of each user, (U,)."""
+    activity = rng.normal(0, o.activity_sd, o.users)
+    relative = np.exp(activity - np.log(np.mean(np.exp(activity))))
+    return np.asarray(o.exposures_per_user * relative)
 
 
 def _draw_catalogue(o: WorldOptions, topic: latent.Ints) -> tuple[files.Catalogue, Doubles]:
@@ -157,7 +160,7 @@ def _draw_response(
     )
 
 
-def _schedule(o: WorldOptions, rows_of_user: Doubles, p_return: float) -> Schedule:
+def make_schedule(o: WorldOptions, rows_of_user: Doubles, p_return: float) -> Schedule:
     """Times between sessions that give each user the rows to expect, under the return rule."""
     relative = rows_of_user / o.exposures_per_user
     soon, after = 0.52, 1.0  # mean days to a return within 24 h, and least days to a later one
@@ -185,11 +188,14 @@ def _schedule(o: WorldOptions, rows_of_user: Doubles, p_return: float) -> Schedu
 
 
 def _write(o: WorldOptions, world: World, root: Path) -> None:
-    """Write official files, modalities and truth under ``root``; two files at a time."""
-    folder = root / official.FOLDERS[o.variant]
-    for path in (folder / "data", folder / "modal", root / TRUTH_FOLDER):
+    """Write official files, modalities and truth under ``root``; two threads, the logs in one go with their simulation."""
+    data, modal = (root / official.FOLDERS[o.variant] / name for name in ("data", "modal"))
+    truth = root / TRUTH_FOLDER
+    for path in (data, modal, truth):
         path.mkdir(parents=True)
-    names = {role: f"{n.format(variant=o.variant)}.csv" for role, (n, _) in official.FILES.items()}
+    paths = {
+        role: data / f"{n.format(variant=o.variant)}.csv" for role, (n, _) in official.FILES.items()
+    }
     attributes: dict[str, Callable[[], pl.DataFrame]] = {
         "user_features": partial(
             files.user_features, latent.stream(o.seed, "users"), o.users, world.graph
@@ -199,32 +205,26 @@ def _write(o: WorldOptions, world: World, root: Path) -> None:
         ),
         "captions": partial(files.captions, latent.stream(o.seed, "captions"), world.catalogue),
         "categories": partial(files.categories, world.catalogue),
-    }
+    }  # fmt: skip
     with ThreadPoolExecutor(2) as pool:
-        jobs = [pool.submit(_write_modal, o, world.response.vectors, folder / "modal")]
-        for role, make in attributes.items():
-            jobs.append(pool.submit(_write_table, make, folder / "data" / names[role]))
-        rng = latent.stream(o.seed, "files")
-        frame, part = files.log_columns(rng, world.logs, world.catalogue)
-        rows = files.file_rows(rng, frame, part)
-        log, seen = frame.select(list(official.LOG_COLUMNS)), frame.select(TRUTH_COLUMNS)
-        for role, (of_file, _) in rows.items():
-            jobs.append(pool.submit(_write_log, log, of_file, folder / "data" / names[role]))
-        truth = root / TRUTH_FOLDER
-        jobs.append(pool.submit(_write_truth, o, world, seen, rows, names=names, folder=truth))
-        statistics = partial(files.video_statistics, frame, world.catalogue)
-        path = folder / "data" / names["video_features_statistic"]
-        jobs.append(pool.submit(_write_table, statistics, path))
+        jobs = [pool.submit(_write_modal, o, world.response.vectors, modal)]
+        jobs += [pool.submit(_write_table, make, paths[role]) for role, make in attributes.items()]
+        jobs.append(pool.submit(_write_params, o, world, truth))
+        scribe = Scribe(seed_of(o.seed, "files"), world.catalogue)
+        blocks = simulate_blocks(
+            scribe.write,
+            pool,
+            seed_of(o.seed, "log"),
+            world.response,
+            world.policy,
+            world.schedule,
+            world.rows_of_user,
+        )
+        write_logs(blocks, paths, truth)
+        statistics = partial(files.video_statistics, *scribe.totals, world.catalogue)
+        _write_table(statistics, paths["video_features_statistic"])
         for job in jobs:
             job.result()
-
-
-def _write_log(log: pl.DataFrame, rows: NDArray[np.int64], path: Path) -> None:
-    """Rows of ``log`` as CSV, a piece at a time: reused memory is cheaper than fresh."""
-    with path.open("wb") as file:
-        for start in range(0, max(len(rows), 1), ROWS_AT_ONCE):
-            piece = log[rows[start : start + ROWS_AT_ONCE]]
-            piece.write_csv(file, include_header=start == 0)
 
 
 def _write_table(make: Callable[[], pl.DataFrame], path: Path) -> None:
@@ -247,43 +247,10 @@ def _write_modal(o: WorldOptions, vectors: latent.Floats, folder: Path) -> None:
             }
         ).with_columns(
             array=pl.when("present").then("array").otherwise(pl.lit([], pl.List(pl.Float32)))
-        ).write_parquet(folder / f"{name}.parquet")
+        ).write_parquet(folder / f"{name}.parquet", compression="lz4", statistics=False)
 
 
-def _write_truth(
-    o: WorldOptions,
-    world: World,
-    seen: pl.DataFrame,
-    rows: files.FileRows,
-    *,
-    names: dict[str, str],
-    folder: Path,
-) -> None:
-    file_names = pl.Enum([names[role] for role in rows])
-    exposures = []
-    for role, (of_file, lines) in rows.items():
-        first = seen[of_file[lines - 2]]  # repeats of a row are no exposures of their own
-        exposures.append(
-            first.select(
-                pl.lit(names[role], file_names).alias("file"),
-                pl.Series("line", lines),
-                "propensity",
-                pl.col("position").cast(pl.Int16),
-                pl.when(pl.col("request") >= 0).then("request").alias("request"),
-            )
-        )
-    pl.concat(exposures).write_parquet(
-        folder / "exposures.parquet", compression="lz4", statistics=False
-    )
-    candidates = np.concatenate([log.candidates for log in world.logs])
-    pl.DataFrame({"request": np.arange(len(candidates)), "candidates": candidates}).with_columns(
-        pl.col("candidates").arr.to_list()
-    ).write_parquet(folder / "requests.parquet", compression="uncompressed", statistics=False)
-    sessions = np.concatenate([log.sessions for log in world.logs])
-    pl.DataFrame(sessions, schema=list(SESSION_COLUMNS), orient="row").with_columns(
-        pl.col("user_id", "start_ms", "end_ms", "n_rows").cast(pl.Int64),
-        pl.col("returned").cast(pl.Boolean),
-    ).write_parquet(folder / "sessions.parquet")
+def _write_params(o: WorldOptions, world: World, folder: Path) -> None:
     edges = pl.DataFrame({"src": world.graph.src, "dst": world.graph.dst})
     edges.write_parquet(folder / "social_edges.parquet")
     save_truth(folder, o.model_dump(mode="json"), world.response, world.policy)

@@ -6,33 +6,18 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from numba import njit
 from numpy.typing import NDArray
 
 from reelrank.sources.kuairand_schema import (
     CAPTION_COLUMNS,
     CATEGORY_COLUMNS,
-    DAY_MS,
     MISSING_CODE,
-    RELEASE_START_MS,
-    RELEASE_STOP_MS,
     USER_COLUMNS,
-    UTC_OFFSET_MS,
     VIDEO_BASIC_COLUMNS,
     VIDEO_STATISTIC_COLUMNS,
 )
 from reelrank.worlds.latent import Ints, SocialGraph
-from reelrank.worlds.response import VALID_PLAY_MS
-from reelrank.worlds.sessions import ROW_COLUMNS, Log
 
-HOUR_MS = 3_600_000
-SHORT_PLAY_MS, MAY_FIRST = 3_000, 20220501
-DATES = np.array([*range(20220408, 20220431), *range(20220501, 20220509)])
-SECOND_FILE_DATE = 20220422
-PARTITION_DELAY_MS = (
-    20 * 60_000
-)  # uniform up to here: 1 row in 6 lands in the next hour's partition
-DUPLICATE_SHARE = 0.024  # exact duplicates among the standard rows
 # values and counts in the real file of 27,285 users
 ACTIVE_DEGREES = {
     "full_active": 17959, "high_active": 6158, "middle_active": 2133, "2_14_day_new": 635, "low_active": 300,
@@ -50,8 +35,7 @@ REGISTER_RANGES = ([14, 30, 60, 90, 180, 365, 730], ["8-14", "15-30", "31-60", "
 COMMON_WORDS = np.array(["today", "look", "new", "friends", "my", "best", "wow", "again", "daily", "fun"])  # fmt: skip
 TOPIC_WORDS = 30
 
-# role of a log to (rows of the frame in file order with repeats, line of every first occurrence; the header is line 1)
-FileRows = dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]
+SUMS = ("show", "play", "complete", "valid", "short", "play_ms", "comment_ms", "like", "follow", "comment", "share", "long")  # fmt: skip
 
 
 class Catalogue(NamedTuple):
@@ -70,68 +54,6 @@ def _pick(rng: np.random.Generator, shares: dict[str, int], n: int) -> NDArray[n
 
 def _ranges(values: NDArray[np.int64], table: tuple[list[int], list[str]]) -> NDArray[np.str_]:
     return np.array(table[1])[np.searchsorted(table[0], values, "left")]
-
-
-def log_columns(
-    rng: np.random.Generator, logs: list[Log], catalogue: Catalogue
-) -> tuple[pl.DataFrame, NDArray[np.int64]]:
-    """All exposures in (user, time) order with the columns of a log file, then the columns that only the truth keeps.
-
-    ``date`` and ``hourmin`` are those of the log partition, up to 20 minutes late, as in the real files; ``time_ms`` is exact.
-
-    Returns:
-        The frame, and the part (0 or 1) of its file in which each row stands.
-    """
-    columns = {
-        name: np.concatenate([log.rows[k] for log in logs]) for k, name in enumerate(ROW_COLUMNS)
-    }
-    offsets = np.cumsum([0] + [len(log.candidates) for log in logs])
-    columns["request"] = np.concatenate(
-        [
-            np.where(log.rows[15] < 0, -1, log.rows[15].astype(np.int64) + offset)
-            for log, offset in zip(logs, offsets[:-1], strict=True)
-        ]
-    )
-    ts_ms = np.concatenate([log.ts_ms for log in logs])
-    written = ts_ms + rng.integers(0, PARTITION_DELAY_MS, len(ts_ms))
-    local = np.minimum(written, RELEASE_STOP_MS - 1) + UTC_OFFSET_MS
-    first_day = (RELEASE_START_MS + UTC_OFFSET_MS) // DAY_MS
-    frame = pl.DataFrame(
-        columns
-        | {
-            "time_ms": ts_ms,
-            "date": DATES[local // DAY_MS - first_day].astype(np.int32),
-            "hourmin": (local // HOUR_MS % 24 * 100).astype(np.int16),
-            "duration_ms": catalogue.published_ms[columns["video_id"]].astype(np.int32),
-            "propensity": np.concatenate([log.propensity for log in logs]),
-        }
-    )
-    part_of_request = rng.integers(0, 2, offsets[-1] + 1)  # the last entry serves request −1
-    return frame, part_of_request[columns["request"]]
-
-
-def file_rows(rng: np.random.Generator, frame: pl.DataFrame, part: NDArray[np.int64]) -> FileRows:
-    """Which rows of ``frame`` stand in which log, in file order, and the line of each (header = 1).
-
-    Standard logs are two sorted parts one after the other, not sorted as a whole, and repeat some rows exactly. A world
-    without random exposures has no random log.
-    """
-    random = frame["is_rand"].to_numpy() == 1
-    second = frame["date"].to_numpy() >= SECOND_FILE_DATE
-    out: FileRows = {}
-    for role, chosen in (
-        ("log_standard_1", ~random & ~second),
-        ("log_standard_2", ~random & second),
-    ):
-        rows = np.concatenate(
-            [np.flatnonzero(chosen & (part == 0)), np.flatnonzero(chosen & (part == 1))]
-        )
-        copies = 1 + (rng.random(len(rows)) < DUPLICATE_SHARE / (1 - DUPLICATE_SHARE))
-        out[role] = (np.repeat(rows, copies), 2 + np.cumsum(copies) - copies)
-    rows = np.flatnonzero(random)
-    if len(rows):
-        out["log_random"] = (rows, 2 + np.arange(len(rows)))
-    return out
 
 
 def user_features(rng: np.random.Generator, n_users: int, graph: SocialGraph) -> pl.DataFrame:
@@ -207,89 +129,46 @@ def video_basic(rng: np.random.Generator, catalogue: Catalogue) -> pl.DataFrame:
     ).select(list(VIDEO_BASIC_COLUMNS))  # fmt: skip
 
 
-def video_statistics(frame: pl.DataFrame, catalogue: Catalogue) -> pl.DataFrame:
+def video_statistics(
+    sums: NDArray[np.int64], tabs: NDArray[np.uint16], catalogue: Catalogue
+) -> pl.DataFrame:
     """The 52 official columns: totals over the month divided by ``counts`` = number of (day, tab) pairs with a show.
 
     Users are counted as rows (few see a video twice); what a world does not have (cancelled likes, downloads …) is 0.
+
+    Args:
+        sums: (V, 12) by ``SUMS``.
+        tabs: (V, 31) bits of the tabs that showed a video on a day.
+        catalogue: the videos.
     """
     n = len(catalogue.topic)
-    logged = ("date", "tab", "play_time_ms", "long_view", "is_like", "is_comment", "is_follow", "is_forward", "comment_stay_time")  # fmt: skip
-    sums = _totals(
-        n,
-        catalogue.duration_ms,
-        frame["video_id"].to_numpy(),
-        *(frame[name].to_numpy() for name in logged),
-    )
-    show, play, complete, valid, long, short, like, comment, follow, share = sums[:10]
-    counts, play_ms, progress, comment_ms = np.maximum(sums[10], 1), *sums[11:]
-    totals = {
-        "show": show,
-        "play": play,
-        "complete_play": complete,
-        "valid_play": valid,
-        "long_time_play": long,
-        "short_time_play": short,
-        "like": like,
-        "comment": comment,
-        "direct_comment": comment,
-        "follow": follow,
-        "share": share,
-        "share_all": share,
+    total = dict(zip(SUMS, sums.T.astype(float), strict=True))
+    counts = np.maximum(np.bitwise_count(tabs).sum(axis=1, dtype=np.int64), 1)
+    counted = {
+        "show": "show",
+        "play": "play",
+        "complete_play": "complete",
+        "valid_play": "valid",
+        "long_time_play": "long",
+        "short_time_play": "short",
+        "like": "like",
+        "comment": "comment",
+        "direct_comment": "comment",
+        "follow": "follow",
+        "share": "share",
+        "share_all": "share",
     }
-    columns = {f"{name}_cnt": values / counts for name, values in totals.items()}
-    columns |= {f"{name}_user_num": values / counts for name, values in totals.items()}
+    columns = {f"{name}_cnt": total[of] / counts for name, of in counted.items()}
+    columns |= {f"{name}_user_num": total[of] / counts for name, of in counted.items()}
     columns |= {
         "video_id": np.arange(n),
-        "counts": counts.astype(np.int64),
-        "play_duration": play_ms / counts,
-        "play_progress": progress / np.maximum(show, 1),
-        "comment_stay_duration": comment_ms / counts,
+        "counts": counts,
+        "play_duration": total["play_ms"] / counts,
+        "play_progress": total["play_ms"] / catalogue.duration_ms / np.maximum(total["show"], 1),
+        "comment_stay_duration": total["comment_ms"] / counts,
     }
     order = list(VIDEO_STATISTIC_COLUMNS)
     return pl.DataFrame({name: columns.get(name, np.zeros(n)) for name in order})
-
-
-@njit(cache=True, nogil=True)
-def _totals(
-    n_videos: int,
-    durations: NDArray[np.int64],
-    video: Ints,
-    date: Ints,
-    tab: Ints,
-    play: Ints,
-    long: Ints,
-    like: Ints,
-    comment: Ints,
-    follow: Ints,
-    share: Ints,
-    comment_ms: Ints,
-) -> NDArray[np.float64]:
-    """Sums per video, (14, V).
-
-    Shows, plays, complete, valid, long and short ones, likes, comments, follows, shares; (day, tab) pairs; play time, play
-    progress, time in comments.
-    """
-    sums = np.zeros((14, n_videos))
-    cells = np.zeros((n_videos, 63, 15), np.bool_)
-    for i in range(len(video)):
-        v, p, d = video[i], play[i], durations[video[i]]
-        sums[0, v] += 1
-        sums[1, v] += p > 0
-        sums[2, v] += p >= d
-        sums[3, v] += p >= d if d <= VALID_PLAY_MS else p > VALID_PLAY_MS
-        sums[4, v] += long[i]
-        sums[5, v] += p < min(SHORT_PLAY_MS, d)
-        sums[6, v] += like[i]
-        sums[7, v] += comment[i]
-        sums[8, v] += follow[i]
-        sums[9, v] += share[i]
-        day = date[i] % 100 + (31 if date[i] >= MAY_FIRST else 0)
-        sums[10, v] += not cells[v, day, tab[i]]
-        cells[v, day, tab[i]] = True
-        sums[11, v] += p
-        sums[12, v] += p / d
-        sums[13, v] += comment_ms[i]
-    return sums
 
 
 def captions(rng: np.random.Generator, catalogue: Catalogue) -> pl.DataFrame:

@@ -31,6 +31,7 @@ from reelrank.worlds.response import (
     HEADS,
     N_TABS,
     USER,
+    VALUE_HEADS,
     Doubles,
     Odds,
     Response,
@@ -51,13 +52,14 @@ from reelrank.worlds.sessions import (
     observe,
     simulate,
 )
+from reelrank.worlds.shocks import ShockRule, draw_shocks
 from reelrank.worlds.truth import Truth, save_truth
 
 __all__ = ["World", "WorldOptions", "generate", "write_world"]
 
 FEED_TAB = 1  # the feed of KuaiRand that watching is calibrated to
 BURST_SHARES = tuple(n / sum(official.PUBLISHED_BURST_ROWS) for n in official.PUBLISHED_BURST_ROWS)
-LOG_DURATION = (9.35, 0.6)  # mean and sd of log ms: about 12 s
+LOG_DURATION = 9.35  # mean of log ms: about 12 s
 DURATION_BOUNDS_MS = (2_000, 315_072)  # the longest of the release
 OLDEST_DAY, NEWEST_DAY = (
     -60,
@@ -113,7 +115,7 @@ def generate(options: WorldOptions) -> World:
     activity = rng.normal(0, o.activity_sd, o.users)
     rows_of_user = o.rows_per_user * np.exp(activity - np.log(np.mean(np.exp(activity))))
     response, policy, p_return = _calibrated(
-        o, _draw_response(o, interests, items, catalogue), popularity, rows_of_user
+        o, _draw_response(o, interests, items, catalogue), items.topic, popularity, rows_of_user
     )
     small_users, small_videos = _draw_small(o, catalogue)
     log, candidates, sessions = _simulate_big(
@@ -129,7 +131,7 @@ def _draw_catalogue(o: WorldOptions, topic: latent.Ints) -> tuple[Catalogue, Dou
     """What is published of the videos, and their popularity (V,)."""
     rng = latent.stream(o.seed, "catalogue")
     popularity = np.exp(rng.normal(0, o.popularity_sd, o.videos))
-    duration = np.exp(rng.normal(*LOG_DURATION, o.videos)).clip(*DURATION_BOUNDS_MS)
+    duration = np.exp(rng.normal(LOG_DURATION, o.duration_sd, o.videos)).clip(*DURATION_BOUNDS_MS)
     duration_ms = np.rint(duration).astype(np.int64)
     # early ones are spread evenly over the popularity ranks, so that a small world has popular ones too
     rank = np.argsort(np.argsort(-popularity))
@@ -170,10 +172,17 @@ def _draw_response(
 
 
 def _calibrated(
-    o: WorldOptions, response: Response, popularity: Doubles, rows_of_user: Doubles
+    o: WorldOptions,
+    response: Response,
+    topic: latent.Ints,
+    popularity: Doubles,
+    rows_of_user: Doubles,
 ) -> tuple[Response, Policy, float]:
     """The response as KuaiRand's feed in every tab, the logging policy, and the mean P(return within 24 h)."""
-    policy = logging_policy(o, popularity)
+    value_weights = [getattr(o.value_weights, name) for name in VALUE_HEADS]
+    policy = logging_policy(
+        o, popularity, value_weights=value_weights if any(value_weights) else (), topic=topic
+    )
     rng = latent.stream(o.seed, "calibration")
     burst = rng.choice(len(BURST_SHARES), CALIBRATION_REQUESTS, p=BURST_SHARES)
     start, stop = np.array(official.BURSTS).T
@@ -231,7 +240,7 @@ def _simulate_big(
             seed = seed_of(o.seed, f"log/{len(rows)}")
             for log in simulate(seed, own, drawing, schedule, expected):
                 rows.append(_rows_of(log, users, n_requests))
-                sessions.append(_sessions_of(log, users, number))
+                sessions.append(_sessions_of(log, users, number, seed, schedule.shock))
                 candidates.append(log.candidates)
                 n_requests += len(log.candidates)
     timed = _spread(latent.stream(o.seed, "times"), pl.concat(rows)).sort("user_id", "ts_ms")
@@ -267,6 +276,7 @@ def _schedule(o: WorldOptions, rows: Doubles, p_return: float, start: int, stop:
         tab_stay=0.0,
         return_intercept=o.return_rule.intercept,
         return_slope=o.return_rule.slope,
+        shock=ShockRule(o.shock.sd, o.shock.endogenous, o.topics, official.UTC_OFFSET_MS),
     )
 
 
@@ -285,12 +295,20 @@ def _rows_of(log: Log, users: NDArray[np.int64], first_request: int) -> pl.DataF
     )
 
 
-def _sessions_of(log: Log, users: NDArray[np.int64], burst: int) -> pl.DataFrame:
+def _sessions_of(
+    log: Log, users: NDArray[np.int64], burst: int, seed: int, rule: ShockRule
+) -> pl.DataFrame:
     sessions = pl.DataFrame(log.sessions, schema=list(SESSION_COLUMNS), orient="row").cast(
         {"user_id": pl.Int64, "start_ms": pl.Int64, "end_ms": pl.Int64, "n_rows": pl.Int64, "returned": pl.Boolean}
     )  # fmt: skip
-    raw_id = pl.Series(users[sessions["user_id"].to_numpy()])
-    return sessions.with_columns(user_id=raw_id, burst=pl.lit(burst, pl.Int8))
+    user_id = sessions["user_id"].to_numpy()
+    topic, size = draw_shocks(seed, user_id, sessions["start_ms"].to_numpy(), rule)
+    return sessions.with_columns(
+        user_id=pl.Series(users[user_id]),
+        burst=pl.lit(burst, pl.Int8),
+        shock_topic=pl.Series(topic).replace(-1, None),
+        shock_size=pl.Series(size),
+    )
 
 
 def _spread(rng: np.random.Generator, rows: pl.DataFrame) -> pl.DataFrame:
@@ -381,6 +399,24 @@ def _write(o: WorldOptions, world: World, root: Path) -> None:
     _write_truth(o, world, truth)
 
 
+def _requests(world: World) -> pl.DataFrame:
+    """Candidates, user and session (place in ``world.sessions``) of every request, in the order in which requests are numbered."""
+    rows = world.log.filter(pl.col("position") == 0).sort("request")
+    sessions = world.sessions.select("user_id", request_ms="start_ms").with_row_index("session")
+    placed = (
+        rows.select("request", "user_id", "request_ms")
+        .sort("user_id", "request_ms")
+        .join_asof(sessions, on="request_ms", by="user_id", check_sortedness=False)
+        .sort("request")
+    )
+    return placed.select(
+        "request",
+        candidates=pl.Series(world.candidates).arr.to_list(),
+        user_id="user_id",
+        session=pl.col("session").cast(pl.Int64),
+    )
+
+
 def _write_truth(o: WorldOptions, world: World, folder: Path) -> None:
     name = f"{official.FILES['big_matrix'][0]}.csv"
     world.log.select(
@@ -391,8 +427,7 @@ def _write_truth(o: WorldOptions, world: World, folder: Path) -> None:
         request="request",
         request_ms="request_ms",
     ).write_parquet(folder / "exposures.parquet", compression="lz4", statistics=False)
-    requests = pl.DataFrame({"request": np.arange(len(world.candidates)), "candidates": world.candidates})  # fmt: skip
-    requests.with_columns(pl.col("candidates").arr.to_list()).write_parquet(
+    _requests(world).write_parquet(
         folder / "requests.parquet", compression="uncompressed", statistics=False
     )
     world.sessions.write_parquet(folder / "sessions.parquet")

@@ -6,9 +6,34 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from reelrank.options import Options
 from reelrank.worlds.population_options import FeedOptions
 
 EARLY_SHARE = 0.6  # videos uploaded before the log; those of the small matrix are among them
+
+
+class ValueWeights(Options):
+    """Planted weights of the value model's heads (METHODS §6.2, rule ``code``) in the logging policy's score."""
+
+    complete: float = Field(0.0, description="weight of P(complete)")
+    long: float = Field(0.0, description="weight of P(long)")
+    rewatch: float = Field(0.0, description="weight of P(rewatch)")
+    neg: float = Field(0.0, description="weight of P(neg)")
+
+
+class ShockOptions(Options):
+    """Session shocks: in all requests of a session one topic is pushed up or down (METHODS §6.7)."""
+
+    sd: float = Field(
+        0.0, ge=0, le=20, description="root mean square of a shock, temperatures; 0 = no shocks"
+    )
+    endogenous: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of sessions whose shock follows from their local hour: topic 0 down before noon, up from noon on; the others' "
+        "topic and size are random",
+    )
 
 
 class WorldOptions(FeedOptions):
@@ -41,9 +66,16 @@ class WorldOptions(FeedOptions):
         0.3, ge=0, le=1, description="share of users whose friends are published (release: 0.066)"
     )
     video_sd: float = Field(0.4, ge=0, le=3, description="sd of a video's own level, per head")
+    duration_sd: float = Field(
+        0.6, ge=0, le=2, description="sd of log video length; at 0 all heads follow one scalar"
+    )
     popularity_sd: float = Field(
         0.8, ge=0, le=3, description="sd of log popularity among candidates"
     )
+    value_weights: ValueWeights = Field(
+        ValueWeights(), description="of the logging policy, beside head_weights"
+    )
+    shock: ShockOptions = Field(ShockOptions(), description="of sessions")
     daily_shows: float = Field(
         200.0, gt=0, le=1e6, description="mean shows of a new video per day on the whole platform"
     )

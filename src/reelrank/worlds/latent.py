@@ -149,11 +149,17 @@ def modal_sequences(
         rng.standard_normal((tokens, 1, hidden)) * 0.5
     )  # tokens see the topic from different sides
     outer = rng.standard_normal((hidden, dim)) / np.sqrt(hidden)
-    signal = np.tanh(vectors @ inner + shift) @ outer  # (T, V, D)
+    weights = (array.astype(np.float32) for array in (inner, shift, outer))
+    signal = _two_layers(vectors, *weights)  # (T, V, D)
     signal = (signal - signal.mean(1, keepdims=True)) / (signal.std(1, keepdims=True) + 1e-9)
     shared = rng.standard_normal((1, n_items, dim), dtype=np.float32)
     private = rng.standard_normal((tokens, n_items, dim), dtype=np.float32)
     ratio = 10.0 ** (snr_db / 10)
-    mixed = np.sqrt(ratio / (1 + ratio)) * signal + np.sqrt(0.5 / (1 + ratio)) * (shared + private)
+    of_signal, of_noise = np.sqrt([ratio / (1 + ratio), 0.5 / (1 + ratio)], dtype=np.float32)
+    mixed = of_signal * signal + of_noise * (shared + private)
     present = np.asarray(rng.random(n_items) >= missing_rate)
     return np.ascontiguousarray(mixed.transpose(1, 0, 2), dtype=np.float32), present
+
+
+def _two_layers(vectors: Floats, inner: Floats, shift: Floats, outer: Floats) -> Floats:
+    return np.asarray(np.tanh(vectors @ inner + shift) @ outer)

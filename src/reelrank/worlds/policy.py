@@ -1,7 +1,8 @@
 """The logging policy: a skewed candidate set, planted head weights, softmax draws without replacement.
 
 At each request C distinct videos that are available at that time are drawn by popularity and scored by Σ_h w_h·p_h with the
-true probabilities. The shown items are drawn one at a time: P(i) = exp(score_i/T) / Σ_{j not yet shown} exp(score_j/T).
+true probabilities, of the feedback and, in worlds that ask for it, of the value model's four heads. The shown items are drawn one
+at a time: P(i) = exp(score_i/T) / Σ_{j not yet shown} exp(score_j/T). A session's shock adds to score/T of one topic's videos.
 """
 
 from __future__ import annotations
@@ -21,15 +22,21 @@ from reelrank.worlds.response import (
     TAB_PROFILES,
     Doubles,
     Odds,
+    Record,
+    Records,
     Response,
     affinity_of,
     feedback,
     interest_at,
     jit,
+    jit_borrowing,
     odds_of,
+    opened_ratio,
+    play_parts,
+    powers_of,
     sigmoid,
     tab_odds,
-    watch,
+    value_heads,
 )
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -47,6 +54,8 @@ class Policy(NamedTuple):
     alias_keep: Doubles  # (V,) Walker's alias table of the popularity
     alias_other: Ints  # (V,)
     reward: Doubles  # (6,) weights of watch_ratio, like, follow, comment, forward, hate in the immediate reward
+    value_weights: Doubles  # (4,) on complete, long, rewatch, neg; (0,) where they play no part
+    topic: Ints  # (V,) what shocks act on; (0,) in a world without shocks
 
 
 class Request(NamedTuple):
@@ -59,6 +68,7 @@ class Request(NamedTuple):
     reward: Doubles  # (C,) true expected immediate reward, METHODS §3.8 without the clip (watching only once shown)
     weight: Doubles  # (C,) exp(score / T)
     propensity: Doubles  # (C,) of each shown one, in order
+    shock: Doubles  # (2,) topic and size of the session's shock
 
 
 def alias_table(popularity: Doubles) -> tuple[Doubles, Ints]:
@@ -87,6 +97,7 @@ def new_request(r: Odds, n_candidates: int) -> Request:
         np.zeros(n_candidates),
         np.zeros(n_candidates),
         np.zeros(n_candidates),
+        np.zeros(2),
     )
 
 
@@ -114,7 +125,32 @@ def seed_state(state: RandomState, seed: int, index: int) -> None:
     state[0] = np.uint64(uniform(state) * 9007199254740992.0) * GOLDEN
 
 
-@jit
+@jit_borrowing
+def rank_by_value(p: Policy, videos: Records, tab: Record, user: Record, out: Request) -> float:
+    """Add the value heads and the session's shock to ``out.weight``, still score / T; returns its maximum."""
+    weight, candidates, shock = out.weight, out.candidates, out.shock
+    best = -1e300
+    for i in range(len(candidates)):
+        if len(p.value_weights) > 0:
+            heads = value_heads(tab, user, videos[candidates[i]], out.affinity[i], 0)
+            score = 0.0
+            for k in range(4):
+                score += p.value_weights[k] * heads[k]
+            weight[i] += score / p.temperature
+        if shock[1] != 0.0 and p.topic[candidates[i]] == shock[0]:
+            weight[i] += shock[1]
+        best = max(best, weight[i])
+    return best
+
+
+@jit_borrowing
+def put_affinities(vectors: Floats, videos: Ints, interest: Floats, out: Doubles) -> None:
+    """Affinities of ``videos`` (n,) into ``out`` (n,): a short loop, so that the processor overlaps its waits for memory."""
+    for i in range(len(videos)):
+        out[i] = affinity_of(vectors, videos[i], interest)
+
+
+@jit_borrowing
 def draw_request(
     state: RandomState,
     r: Odds,
@@ -146,18 +182,20 @@ def draw_request(
             seen[video_id] = stamp
             candidates[n] = video_id
             n += 1
+    put_affinities(vectors, candidates, interest, affinities)
     best = -1e300
     for i in range(n):
         video_id = candidates[i]
-        affinity = affinity_of(vectors, video_id, interest)
-        f = feedback(tab, user, videos[video_id], skips[tab_id, video_id], affinity)
+        f = feedback(tab, user, videos[video_id], skips[tab_id, video_id], affinities[i])
         score = weights[0] * f[0] + weights[1] * f[1]
         acts = 0.0
         for k in range(5):
             score += weights[k + 2] * f[k + 2]
             acts += reward_weights[k + 1] * f[k + 2]
-        affinities[i], rewards[i], weight[i] = affinity, acts, score / p.temperature
+        rewards[i], weight[i] = acts, score / p.temperature
         best = max(best, weight[i])
+    if len(p.value_weights) > 0 or out.shock[1] != 0.0:
+        best = rank_by_value(p, videos, tab, user, out)
     for i in range(n):
         weight[i] = math.exp(weight[i] - best)
     for j in range(n_shown):
@@ -176,8 +214,11 @@ def draw_request(
         candidates[chosen], candidates[last] = candidates[last], candidates[chosen]
     for i in range(n - n_shown, n):
         video_id = candidates[i]
-        watched = watch(tab, user, videos[video_id], skips[tab_id, video_id], affinities[i])
-        rewards[i] += reward_weights[0] * watched[0]
+        video, affinity = videos[video_id], affinities[i]
+        parts = play_parts(tab, user, video, affinity, powers_of(affinity))
+        rewards[i] += (
+            reward_weights[0] * parts[0] * opened_ratio(video, skips[tab_id, video_id], parts)
+        )
 
 
 @jit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,8 +39,21 @@ def draw_population(o: PopulationOptions, n_items: int) -> Population:
     return Population(topics, items, own, graph, interests)
 
 
-def logging_policy(o: FeedOptions, popularity: Doubles) -> Policy:
-    """The policy that draws candidates by ``popularity`` (V,) and ranks them by the planted head weights."""
+def logging_policy(
+    o: FeedOptions,
+    popularity: Doubles,
+    *,
+    value_weights: Sequence[float] = (),
+    topic: latent.Ints | None = None,
+) -> Policy:
+    """The policy that draws candidates by ``popularity`` (V,) and ranks them by the planted head weights.
+
+    Args:
+        o: options of the world.
+        popularity: of the videos.
+        value_weights: four, of the value heads, where the world ranks by them too.
+        topic: of the videos (V,), in a world with session shocks.
+    """
     keep, other = alias_table(popularity)
     return Policy(
         weights=np.array([getattr(o.head_weights, name) for name in FEEDBACK_TERMS]),
@@ -48,6 +62,8 @@ def logging_policy(o: FeedOptions, popularity: Doubles) -> Policy:
         alias_keep=keep,
         alias_other=other,
         reward=np.array([getattr(o.reward, name) for name in REWARD_TERMS]),
+        value_weights=np.array(value_weights, np.float64),
+        topic=np.zeros(0, np.int32) if topic is None else topic,
     )
 
 

@@ -33,6 +33,8 @@ EXPECTED = (
     "click", "long_view", "like", "follow", "comment", "forward", "hate", "watch_ratio", "play_ms",
 )  # fmt: skip
 HEADS = EXPECTED[2:7]  # the logistic heads
+VALUE_HEADS = ("complete", "long", "rewatch", "neg")  # METHODS §6.2
+LONG_HEAD_MS, NEG_HEAD_MS = 12_000, 2_000
 VALID_PLAY_MS = 7_000  # SCHEMAS §2.1: is_click in single-column tabs
 LONG_VIEW_MS = 18_000  # SCHEMAS §2.1: long_view
 LOG_CAP = math.log(2.0)  # METHODS §3.8: watch ratio capped at 2
@@ -161,6 +163,18 @@ def jit(function: F) -> F:
     return cast(F, compiled)
 
 
+def jit_borrowing(function: F) -> F:
+    """:func:`jit` of what allocates nothing: arguments are borrowed, so threads do not fight over their reference counts."""
+    options: dict[str, Any] = {"cache": True, "nogil": True, "fastmath": True, "_nrt": False}
+    return cast(F, numba.njit(error_model="numpy", **options)(function))
+
+
+def jit_inlined(function: F) -> F:
+    """:func:`jit_borrowing` of a piece of a loop: arrays are dear to pass, each is ten values."""
+    options: dict[str, Any] = {"cache": True, "nogil": True, "fastmath": True, "_nrt": False}
+    return cast(F, numba.njit(error_model="numpy", forceinline=True, **options)(function))
+
+
 @jit
 def sigmoid(x: float) -> float:
     """1 / (1 + e⁻ˣ)."""
@@ -281,23 +295,28 @@ def feedback(
 
 
 @jit
+def opened_ratio(video: Record, skip: Record, parts: tuple[float, float, float, float]) -> float:
+    """E[min(play/duration, 2)] given that the row is opened."""
+    _, engaged, complete, mean = parts
+    partial = capped_mean(mean - video.log_duration, PARTIAL_SD, LOG_CAP)
+    whole = complete * COMPLETE_RATIO + (1.0 - complete) * partial
+    return float((1.0 - engaged) * skip.ratio + engaged * whole)
+
+
+@jit
 def watch(
     tab: Record, user: Record, video: Record, skip: Record, affinity: float
 ) -> tuple[float, float]:
     """E[min(play/duration, 2)] and E[play time in ms]."""
-    opened, engaged, complete, mean = play_parts(tab, user, video, affinity, powers_of(affinity))
+    parts = play_parts(tab, user, video, affinity, powers_of(affinity))
+    opened, engaged, complete, mean = parts
     whole, part, none = engaged * complete, engaged * (1.0 - complete), 1.0 - engaged
-    ratio = (
-        none * skip.ratio
-        + part * capped_mean(mean - video.log_duration, PARTIAL_SD, LOG_CAP)
-        + whole * COMPLETE_RATIO
-    )
     play = (
         none * math.exp(tab.skip_mean + 0.5 * tab.skip_sd * tab.skip_sd)
         + part * math.exp(mean + 0.5 * PARTIAL_SD * PARTIAL_SD)
         + whole * video.duration_ms * COMPLETE_RATIO
     )
-    return opened * ratio, opened * play
+    return opened * opened_ratio(video, skip, parts), opened * play
 
 
 @jit
@@ -305,11 +324,80 @@ def expected_reward(
     weights: Doubles, tab: Record, user: Record, video: Record, skip: Record, affinity: float
 ) -> float:
     """True expected immediate reward, METHODS §3.8 without the clip (linear in the feedback)."""
-    like, follow, comment, forward, hate = heads_of(tab, user, video, powers_of(affinity))
-    ratio, _ = watch(tab, user, video, skip, affinity)
-    opened = play_parts(tab, user, video, affinity, powers_of(affinity))[0]
+    powers = powers_of(affinity)
+    like, follow, comment, forward, hate = heads_of(tab, user, video, powers)
+    parts = play_parts(tab, user, video, affinity, powers)
     acts = weights[1] * like + weights[2] * follow + weights[3] * comment + weights[4] * forward
-    return float(weights[0] * ratio + opened * acts + weights[5] * hate)
+    watched = weights[0] * opened_ratio(video, skip, parts)
+    return float(parts[0] * (watched + acts) + weights[5] * hate)
+
+
+@jit
+def reach(
+    tab: Record, video: Record, parts: tuple[float, float, float, float], least_ms: float
+) -> float:
+    """P(play ≥ ``least_ms``) of an exposure, a whole number above 0: play times are rounded to whole ms."""
+    opened, engaged, complete, mean = parts
+    log_least = math.log(least_ms - 0.5)
+    skipped = tail(tab.skip_mean, tab.skip_sd, log_least)
+    part = tail(mean, PARTIAL_SD, log_least)
+    whole = tail(video.log_duration + COMPLETE_MEAN, COMPLETE_SD, log_least)
+    play = (1.0 - engaged) * skipped + engaged * ((1.0 - complete) * part + complete * whole)
+    return float(opened * play)
+
+
+@jit
+def value_heads(
+    tab: Record, user: Record, video: Record, affinity: float, strict: int
+) -> tuple[float, float, float, float]:
+    """P of complete, long, rewatch, neg, METHODS §6.2; ``strict`` 0: thresholds count as reached (code), 1: they must be passed (poster)."""
+    parts = play_parts(tab, user, video, affinity, powers_of(affinity))
+    duration = int(video.duration_ms)
+    long = min((3 * duration + 1 + strict) // 2, LONG_HEAD_MS + strict)
+    return (
+        reach(tab, video, parts, duration + strict),
+        reach(tab, video, parts, long),
+        reach(tab, video, parts, 2 * duration),
+        1.0 - reach(tab, video, parts, NEG_HEAD_MS + 1 - strict),
+    )
+
+
+def value_head_rows(
+    r: Response,
+    users: NDArray[np.int64],
+    videos: NDArray[np.int64],
+    ts_ms: NDArray[np.int64],
+    tabs: NDArray[np.int64],
+    *,
+    strict: bool,
+) -> Doubles:
+    """The four probabilities of ``VALUE_HEADS`` for each row, (4, n)."""
+    return _value_head_rows(odds_of(r), users, videos, ts_ms, tabs, int(strict))
+
+
+@jit
+def _value_head_rows(
+    r: Odds,
+    users: NDArray[np.int64],
+    videos: NDArray[np.int64],
+    ts_ms: NDArray[np.int64],
+    tabs: NDArray[np.int64],
+    strict: int,
+) -> Doubles:
+    start, turn, vectors = r.start, r.turn, r.vectors
+    user_table, video_table, tab_table = r.users, r.videos, r.tabs
+    out = np.empty((4, len(users)))
+    interest = np.empty(vectors.shape[1], np.float32)
+    for i in range(len(users)):
+        user, video, tab = user_table[users[i]], video_table[videos[i]], tab_table[tabs[i]]
+        if i == 0 or users[i] != users[i - 1] or ts_ms[i] != ts_ms[i - 1]:
+            angle = user.speed * (ts_ms[i] - r.origin_ms) / DAY_MS
+            interest_at(start, turn, users[i], angle, interest)
+        affinity = affinity_of(vectors, videos[i], interest)
+        p = value_heads(tab, user, video, affinity, strict)
+        for k in range(4):
+            out[k, i] = p[k]
+    return out
 
 
 def expected_rows(

@@ -7,10 +7,12 @@ row with probability σ(a + b·m), else later. Sessions are more than an hour ap
 
 from __future__ import annotations
 
+import itertools
 import math
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Any, NamedTuple
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,7 @@ from reelrank.worlds.latent import Ints
 from reelrank.worlds.policy import (
     Policy,
     RandomState,
+    Request,
     draw_request,
     new_request,
     normal,
@@ -42,12 +45,20 @@ from reelrank.worlds.response import (
     heads_of,
     interest_at,
     jit,
+    jit_borrowing,
     odds_of,
     play_parts,
     powers_of,
     sigmoid,
 )
+from reelrank.worlds.shocks import NO_SHOCKS, ShockRule, draw_shock
 
+T = TypeVar("T")
+
+BLOCK_USERS, AT_ONCE = (
+    512,
+    4,
+)  # users simulated in one piece; pieces in the making or waiting to be taken
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 SESSION_APART_MS = 61 * MINUTE_MS
 RANDOM_TAB = 1  # SCHEMAS §2.1: nearly all random exposures are in tab 1
@@ -81,6 +92,7 @@ class Schedule(NamedTuple):
     tab_stay: float  # P(a request stays in the tab of the one before)
     return_intercept: float
     return_slope: float
+    shock: ShockRule = NO_SHOCKS
 
 
 class Log(NamedTuple):
@@ -159,70 +171,83 @@ def observe(
     rows[12, n] = enter
 
 
-@jit
-def grow(array: NDArray[Any]) -> NDArray[Any]:
-    """``array`` (k, n) at the start of a new (k, 2n)."""
-    out = np.empty((array.shape[0], 2 * array.shape[1]), array.dtype)
-    for k in range(array.shape[0]):
-        for i in range(array.shape[1]):
-            out[k, i] = array[k, i]
-    return out
+class Memory(NamedTuple):
+    """Room for one block of users, used again for the next: fresh memory costs more than the work on it."""
+
+    rows: Ints  # (17, N)
+    ts_ms: NDArray[np.int64]  # (N,)
+    propensity: Doubles  # (N,)
+    candidates: Ints  # (M, C)
+    sessions: Doubles  # (Q, 7)
+    request: Request
+    state: RandomState
 
 
-@jit
+def new_memory(n_rows: int, r: Odds, p: Policy) -> Memory:
+    """Empty room for ``n_rows`` rows, as many sessions, and requests of three rows."""
+    return Memory(
+        np.empty((len(ROW_COLUMNS), n_rows), np.int32),
+        np.empty(n_rows, np.int64),
+        np.empty(n_rows),
+        np.empty((n_rows // 3, p.n_candidates), np.int32),
+        np.empty((n_rows // 4, len(SESSION_COLUMNS))),
+        new_request(r, p.n_candidates),
+        np.zeros(1, np.uint64),
+    )
+
+
+@jit_borrowing
 def simulate_block(  # noqa: PLR0912, PLR0915 (one loop over users, sessions, requests, rows; numba takes no keywords)
-    first: int, last: int, seed: int, expected: int, r: Odds, p: Policy, s: Schedule
-) -> tuple[Ints, Doubles, Ints, Doubles, int, int, int]:
+    first: int, last: int, seed: int, r: Odds, p: Policy, s: Schedule, out: Memory
+) -> tuple[int, int, int]:
     """Everything that users ``first`` … ``last − 1`` see and do; each user has a random stream of their own.
 
     Returns:
-        Buffers of rows (17, ≥ n), times and propensities (2, ≥ n), candidates (1, ≥ m·C), sessions (7, ≥ q), and n, m, q.
+        Rows, requests and sessions written to ``out``; −1 rows if it is too small.
     """
-    slack = (
-        p.n_candidates * (2 + int(s.random_rate)) + 2
-    )  # rows of one request, random ones included
-    rows = np.empty((17, expected + slack), np.int32)
-    reals = np.empty((2, expected + slack))  # ts_ms (exact in a double) and propensity
-    width = p.n_candidates
-    candidates = np.empty((1, width * (expected // 3 + slack)), np.int32)
-    sessions = np.empty((7, expected // 4 + slack))
-    vectors, videos, skips, tabs, interest = r.vectors, r.videos, r.skips, r.tabs, np.empty(r.vectors.shape[1], np.float32)  # fmt: skip
-    request = new_request(r, p.n_candidates)
+    # rows of one request, random ones included
+    slack = p.n_candidates * (2 + int(s.random_rate)) + 2
+    rows, all_ts, propensity, sessions = out.rows, out.ts_ms, out.propensity, out.sessions
+    width, n_videos, start, turn = p.n_candidates, len(r.videos), r.start, r.turn
+    vectors, users, videos, skips, tabs = r.vectors, r.users, r.videos, r.skips, r.tabs
+    request, state = out.request, out.state
     drawn, affinities, rewards = request.candidates, request.affinity, request.reward
-    state = np.zeros(1, np.uint64)
+    request.seen[:] = -1
     random_tab = tabs[RANDOM_TAB]
     n = m = q = 0
     for user_id in range(first, last):
         seed_state(state, seed, user_id)
-        user = r.users[user_id]
+        user = users[user_id]
         ts = s.start_ms + uniform(state) * s.gap_ms[user_id]
         while not awake(state, s.hourly, ts + s.utc_offset_ms):
             ts = s.start_ms + uniform(state) * s.gap_ms[user_id]
         tab_id = choose(state, s.tab_cdf)
         while ts < s.stop_ms:
-            begin, start, reward = n, int(ts), 0.0
+            begin, begin_ms, reward = n, int(ts), 0.0
+            if s.shock.sd > 0.0:
+                kept = state[0]
+                draw_shock(state, seed, user_id, begin_ms, s.shock, request.shock)
+                state[0] = kept
             mean_shown = min(s.request_rows, s.session_rows[user_id])
             left = geometric(state, s.session_rows[user_id] / mean_shown)
-            end = start
+            end = begin_ms
             while left > 0 and ts < s.stop_ms:
                 ts_ms = int(ts)
                 shown = min(geometric(state, mean_shown), p.n_candidates)
                 left -= 1
-                if n + slack > rows.shape[1]:
-                    rows, reals = grow(rows), grow(reals)
-                if (m + 1) * width > candidates.shape[1]:
-                    candidates = grow(candidates)
+                if n + slack > len(all_ts) or m == len(out.candidates) or q == len(sessions):
+                    return -1, 0, 0
                 draw_request(state, r, p, request, tab_id, user_id, ts_ms, m, shown)
                 for i in range(width):
-                    candidates[0, m * width + i] = drawn[i]
+                    out.candidates[m, i] = drawn[i]
                 tab = tabs[tab_id]
                 for j in range(shown):
                     place = width - 1 - j
-                    video_id, affinity = drawn[place], affinities[place]
-                    observe(state, tab, user, videos[video_id], affinity, rows, n)
+                    video_id = drawn[place]
+                    observe(state, tab, user, videos[video_id], affinities[place], rows, n)
                     rows[0, n], rows[1, n] = user_id, video_id
                     rows[13, n], rows[14, n], rows[15, n], rows[16, n] = 0, tab_id, m, j
-                    reals[0, n], reals[1, n] = ts_ms, request.propensity[j]
+                    all_ts[n], propensity[n] = ts_ms, request.propensity[j]
                     reward += rewards[place]
                     n += 1
                 m += 1
@@ -234,15 +259,15 @@ def simulate_block(  # noqa: PLR0912, PLR0915 (one loop over users, sessions, re
                     at = ts_ms + int(50_000 * (j + uniform(state)) / extra) + 1
                     if at >= s.stop_ms:
                         break
-                    video_id = int(uniform(state) * len(videos))
+                    video_id = int(uniform(state) * n_videos)
                     video, skip = videos[video_id], skips[RANDOM_TAB, video_id]
                     angle = user.speed * (at - r.origin_ms) / DAY_MS
-                    interest_at(r.start, r.turn, user_id, angle, interest)
-                    affinity = affinity_of(vectors, video_id, interest)
+                    interest_at(start, turn, user_id, angle, request.interest)
+                    affinity = affinity_of(vectors, video_id, request.interest)
                     observe(state, random_tab, user, video, affinity, rows, n)
                     rows[0, n], rows[1, n] = user_id, video_id
                     rows[13, n], rows[14, n], rows[15, n], rows[16, n] = 1, RANDOM_TAB, -1, -1
-                    reals[0, n], reals[1, n] = at, 1.0 / len(videos)
+                    all_ts[n], propensity[n] = at, 1.0 / n_videos
                     reward += expected_reward(p.reward, random_tab, user, video, skip, affinity)
                     n += 1
                     end = at
@@ -253,13 +278,10 @@ def simulate_block(  # noqa: PLR0912, PLR0915 (one loop over users, sessions, re
             mean = reward / (n - begin)
             p_return = sigmoid(s.return_intercept + s.return_slope * mean)
             returned = uniform(state) < p_return
-            if q == sessions.shape[1]:
-                sessions = grow(sessions)
-            sessions[0, q], sessions[1, q], sessions[2, q] = user_id, start, end
-            sessions[3, q], sessions[4, q] = n - begin, mean
-            sessions[5, q], sessions[6, q] = p_return, returned
+            sessions[q, 0], sessions[q, 1], sessions[q, 2] = user_id, begin_ms, end
+            sessions[q, 3], sessions[q, 4] = n - begin, mean
+            sessions[q, 5], sessions[q, 6] = p_return, returned
             q += 1
-            ts = float(end)
             while True:
                 if returned:
                     ts = end + SESSION_APART_MS + uniform(state) * (DAY_MS - SESSION_APART_MS)
@@ -267,39 +289,69 @@ def simulate_block(  # noqa: PLR0912, PLR0915 (one loop over users, sessions, re
                     ts = end + DAY_MS + 1 - s.later_ms[user_id] * math.log(1.0 - uniform(state))
                 if awake(state, s.hourly, ts + s.utc_offset_ms):
                     break
-    return rows, reals, candidates, sessions, n, m, q
+    return n, m, q
 
 
-def _block_log(
-    bounds: tuple[int, int], expected: int, *, seed: int, r: Odds, p: Policy, s: Schedule
-) -> Log:
-    rows, reals, candidates, sessions, n, m, q = simulate_block(*bounds, seed, expected, r, p, s)
-    ts_ms = reals[0, :n].astype(np.int64)
-    return Log(rows[:, :n], ts_ms, reals[1, :n], candidates[0, : m * p.n_candidates].reshape(m, p.n_candidates), sessions[:, :q].T)  # fmt: skip
+def simulate_blocks(
+    use: Callable[[Log, int], T],
+    pool: Executor,
+    seed: int,
+    response: Response,
+    policy: Policy,
+    schedule: Schedule,
+    rows_of_user: Doubles,
+) -> Iterator[T]:
+    """Simulate users in blocks; the rows of a user do not depend on blocks or threads.
+
+    Args:
+        use: makes something of one block in the thread that simulated it. The log's memory serves again, so the result must
+            not keep it. The second argument, 0 … ``AT_ONCE`` − 1, numbers the blocks in the making: memory of one's own under
+            that number is free until the result has been taken and the next one is asked for.
+        pool: does the work.
+        seed: of the log.
+        response: the calibrated response model.
+        policy: the logging policy.
+        schedule: times and session lengths.
+        rows_of_user: rows to expect of each user, (U,): sizes the memory.
+
+    Yields:
+        What ``use`` made, in order of users.
+    """
+    n_users, odds = len(rows_of_user), odds_of(response)
+    edges = np.unique(np.linspace(0, n_users, max(2, n_users // BLOCK_USERS) + 1).astype(int))
+    largest = int(1.2 * np.add.reduceat(rows_of_user, edges[:-1]).max()) + 4096
+    memories = [new_memory(largest, odds, policy) for _ in range(min(AT_ONCE, len(edges) - 1))]
+
+    def work(first: int, last: int, place: int) -> T:
+        while True:
+            memory = memories[place]
+            n, m, q = simulate_block(first, last, seed, odds, policy, schedule, memory)
+            if n >= 0:
+                break
+            memories[place] = new_memory(2 * len(memory.ts_ms), odds, policy)
+        log = Log(memory.rows[:, :n], memory.ts_ms[:n], memory.propensity[:n], memory.candidates[:m], memory.sessions[:q])  # fmt: skip
+        return use(log, place)
+
+    waiting: deque[Future[T]] = deque()
+    for k, (first, last) in enumerate(itertools.pairwise(edges.tolist())):
+        if len(waiting) == AT_ONCE:
+            yield waiting.popleft().result()
+        waiting.append(pool.submit(work, first, last, k % AT_ONCE))
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def simulate(
     seed: int, response: Response, policy: Policy, schedule: Schedule, rows_of_user: Doubles
 ) -> list[Log]:
-    """Simulate all users in blocks, on two threads; the result does not depend on blocks or threads.
+    """One :class:`Log` per block of users, in order of users; arguments as of :func:`simulate_blocks`."""
 
-    Args:
-        seed: of the log.
-        response: the calibrated response model.
-        policy: the logging policy.
-        schedule: times and session lengths.
-        rows_of_user: rows to expect of each user, (U,): sizes the buffers.
+    def kept(log: Log, _: int) -> Log:
+        copies: Any = (values.copy() for values in log)
+        return Log(*copies)
 
-    Returns:
-        One :class:`Log` per block of users, in order of users.
-    """
-    n_users = len(rows_of_user)
-    edges = np.unique(np.linspace(0, n_users, max(2, n_users // 512) + 1).astype(int))
-    bounds = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
-    sizes = [int(1.2 * rows_of_user[a:b].sum()) + 64 for a, b in bounds]
-    run = partial(_block_log, seed=seed, r=odds_of(response), p=policy, s=schedule)
     with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(run, bounds, sizes))
+        return list(simulate_blocks(kept, pool, seed, response, policy, schedule, rows_of_user))
 
 
 def tab_cdf(shares: Doubles) -> Doubles:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -21,11 +21,13 @@ from reelrank.worlds.response import (
     SKIP,
     TAB,
     USER,
+    VALUE_HEADS,
     VIDEO,
     Doubles,
     Records,
     Response,
     expected_rows,
+    value_head_rows,
 )
 
 REWARD_TERMS = ("watch_ratio", "like", "follow", "comment", "forward", "hate")
@@ -79,6 +81,8 @@ class Truth:
             alias_keep=arrays["alias_keep"],
             alias_other=arrays["alias_other"],
             reward=arrays["reward"],
+            value_weights=arrays.get("value_weights", np.zeros(0)),
+            topic=arrays.get("topic", np.zeros(0, np.int32)),
             **params["policy"],
         )
         return cls(Path(root), params, response, policy)
@@ -105,8 +109,44 @@ class Truth:
         Raises:
             IndexError: an id or a scenario that the world does not have.
         """
+        columns = self._columns(raw_user_ids, raw_video_ids, ts_ms, scenario)
+        out = expected_rows(self.response, *(column.ravel() for column in columns))
+        return {name: out[k].reshape(columns[0].shape) for k, name in enumerate(EXPECTED)}
+
+    def head_probabilities(
+        self,
+        raw_user_ids: ArrayLike,
+        raw_video_ids: ArrayLike,
+        ts_ms: ArrayLike,
+        rule: Literal["code", "poster"] = "code",
+        scenario: ArrayLike = 0,
+    ) -> dict[str, Doubles]:
+        """True probabilities of the value model's heads; the arguments broadcast as in :meth:`expected`.
+
+        Args:
+            raw_user_ids: ``user_id`` of the official files.
+            raw_video_ids: ``video_id`` of the official files.
+            ts_ms: UTC epoch ms.
+            rule: thresholds, as :class:`reelrank.features.heads.HeadRule`; the logging policy ranks by those of ``code``.
+            scenario: tab, 0…14; in a world with one feed any.
+
+        Returns:
+            P of complete, long, rewatch, neg.
+
+        Raises:
+            IndexError: an id or a scenario that the world does not have.
+
+        Source: METHODS §6.2.
+        """
+        columns = self._columns(raw_user_ids, raw_video_ids, ts_ms, scenario)
+        flat = (column.ravel() for column in columns)
+        out = value_head_rows(self.response, *flat, strict=rule == "poster")
+        return {name: out[k].reshape(columns[0].shape) for k, name in enumerate(VALUE_HEADS)}
+
+    def _columns(self, *arguments: ArrayLike) -> list[NDArray[np.int64]]:
+        """User, video, time and scenario at one shape, checked."""
         r = self.response
-        columns = np.broadcast_arrays(raw_user_ids, raw_video_ids, ts_ms, scenario)
+        columns = np.broadcast_arrays(*arguments)
         for name, values, stop in (
             ("user_id", columns[0], len(r.users)),
             ("video_id", columns[1], len(r.videos)),
@@ -116,8 +156,7 @@ class Truth:
                 raise IndexError(
                     f"{name} {values.min()} … {values.max()}: this world has 0 … {stop - 1}"
                 )
-        out = expected_rows(r, *(np.ascontiguousarray(c, np.int64).ravel() for c in columns))
-        return {name: out[k].reshape(columns[0].shape) for k, name in enumerate(EXPECTED)}
+        return [np.asarray(column, np.int64) for column in columns]
 
     def expected_matrix(
         self, raw_user_ids: ArrayLike, raw_video_ids: ArrayLike, ts_ms: ArrayLike, scenario: int
@@ -154,11 +193,30 @@ class Truth:
         raw_video_ids: ArrayLike,
         ts_ms: ArrayLike,
         scenario: ArrayLike,
+        shock_topic: ArrayLike | None = None,
+        shock_size: ArrayLike | None = None,
     ) -> Doubles:
-        """What the logging policy ranks by: Σ_h w_h·p_h / temperature. P(i) of a draw = softmax over what is not yet shown."""
-        expected = self.expected(raw_user_ids, raw_video_ids, ts_ms, scenario)
-        weights = zip(FEEDBACK_TERMS, self.policy.weights, strict=True)
-        return np.asarray(sum(w * expected[name] for name, w in weights) / self.policy.temperature)
+        """What the logging policy ranks by: Σ_h w_h·p_h / temperature. P(i) of a draw = softmax over what is not yet shown.
+
+        Args:
+            raw_user_ids: ``user_id`` of the official files.
+            raw_video_ids: ``video_id`` of the official files.
+            ts_ms: UTC epoch ms.
+            scenario: tab, 0…14.
+            shock_topic: topic that the session's shock acts on; it and ``shock_size`` broadcast with the others, None: no shock.
+            shock_size: what the shock adds to the score of that topic's videos, temperatures.
+        """
+        rows = raw_user_ids, raw_video_ids, ts_ms
+        expected = self.expected(*rows, scenario)
+        weights = dict(zip(FEEDBACK_TERMS, self.policy.weights, strict=True))
+        if len(self.policy.value_weights):
+            expected |= self.head_probabilities(*rows, scenario=scenario)
+            weights |= zip(VALUE_HEADS, self.policy.value_weights, strict=True)
+        scores = sum(w * expected[name] for name, w in weights.items()) / self.policy.temperature
+        if shock_topic is not None and shock_size is not None:
+            on_topic = self.policy.topic[np.asarray(raw_video_ids)] == shock_topic
+            scores = scores + on_topic * np.asarray(shock_size)
+        return np.asarray(scores)
 
     def exposures(self) -> pl.LazyFrame:
         """One row per exposure: file, line (header = 1), propensity, request, position in it, candidates.
@@ -167,13 +225,53 @@ class Truth:
         ``candidates[: C − j]``. Random exposures have request null and propensity 1 / videos.
         """
         folder = self.root / TRUTH_FOLDER
-        requests = pl.scan_parquet(folder / "requests.parquet")
+        requests = pl.scan_parquet(folder / "requests.parquet").select("request", "candidates")
         return pl.scan_parquet(folder / "exposures.parquet").join(
             requests, on="request", how="left", maintain_order="left"
         )
 
+    def session_candidates(self) -> pl.DataFrame:
+        """One row per request of KuaiRec's big matrix, in order of (user, time): what could be shown, and what was.
+
+        Returns:
+            request, user_id, request_ms, session (row of :meth:`sessions`, and session id of the ingested tables), candidates (list of
+            raw video ids, C long), shown (list of raw video ids in the order shown, a part of candidates), propensity (list: of
+            ``shown[j]`` among the candidates without ``shown[:j]``), shock_topic (null: no shock), shock_size.
+
+        Raises:
+            ValueError: the world does not store the users of its requests.
+        """
+        folder = self.root / TRUTH_FOLDER
+        requests = pl.read_parquet(folder / "requests.parquet")
+        if "session" not in requests.columns:
+            raise ValueError(
+                f"{folder / 'requests.parquet'} has no session: only KuaiRec's world stores it; "
+                "join exposures() to the rows of the log instead"
+            )
+        drawn = (
+            pl.scan_parquet(folder / "exposures.parquet")
+            .sort("request", "position")
+            .group_by("request", maintain_order=True)
+            .agg("propensity", pl.first("request_ms"), n_shown=pl.len())
+            .collect()
+        )
+        shocks = self.sessions().select("shock_topic", "shock_size").with_row_index("session")
+        return (
+            requests.join(drawn, on="request", validate="1:1")
+            .join(shocks.cast({"session": pl.Int64}), on="session", validate="m:1")
+            .with_columns(shown=pl.col("candidates").list.tail("n_shown").list.reverse())
+            .sort("user_id", "request_ms")
+            .select(
+                *("request", "user_id", "request_ms", "session", "candidates", "shown"),
+                *("propensity", "shock_topic", "shock_size"),
+            )
+        )
+
     def sessions(self) -> pl.DataFrame:
-        """One row per session: user_id, start_ms, end_ms (last row), n_rows, mean_reward, p_return, returned."""
+        """One row per session: user_id, start_ms, end_ms (last row), n_rows, mean_reward, p_return, returned.
+
+        KuaiRec's: also burst, and topic and size of the session's shock (shock_topic, null without one; shock_size, temperatures).
+        """
         return pl.read_parquet(self.root / TRUTH_FOLDER / "sessions.parquet")
 
 
@@ -184,7 +282,7 @@ def save_truth(
     folder.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, NDArray[Any]] = {}
     for name, values in (response._asdict() | policy._asdict()).items():
-        if isinstance(values, np.ndarray):
+        if isinstance(values, np.ndarray) and values.size:
             fields = values.dtype.names
             parts = {f"{name}.{field}": values[field] for field in fields} if fields else {name: values}  # fmt: skip
             arrays |= {key: np.ascontiguousarray(part) for key, part in parts.items()}
