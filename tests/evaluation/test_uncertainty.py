@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from scipy.stats import binom
-from sklearn.metrics import average_precision_score, f1_score
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from reelrank.evaluation.uncertainty import UserBootstrap, holm, macro, paired
 
@@ -25,6 +25,7 @@ def test_weights_of_one_reproduce_the_point_value(rows):
     bootstrap = with_counts(users, np.ones((1, 40)))
     for estimate, expected in (
         (bootstrap.average_precision(users, y, p), average_precision_score(y, p)),
+        (bootstrap.auc(users, y, p), roc_auc_score(y, p)),
         (bootstrap.f1(users, y, p, 0.6), f1_score(y, p >= 0.6)),
         (bootstrap.mean(users, p), p.mean()),
     ):
@@ -37,13 +38,28 @@ def test_a_resample_equals_repeating_its_users(rows):
     counts = np.random.default_rng(0).integers(0, 4, (3, 40))
     bootstrap = with_counts(users, counts)
     ap = bootstrap.average_precision(users, y, p)
+    auc = bootstrap.auc(users, y, p)
     f1 = bootstrap.f1(users, y, p, 0.6)
     for b, count in enumerate(counts):
         repeat = np.repeat(np.arange(users.size), count[users])
         expected = average_precision_score(y[repeat], p[repeat])
         assert ap.replicates[b] == pytest.approx(expected, abs=1e-9)
+        expected = roc_auc_score(y[repeat], p[repeat])
+        assert auc.replicates[b] == pytest.approx(expected, abs=1e-9)
         expected = f1_score(y[repeat], p[repeat] >= 0.6)
         assert f1.replicates[b] == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("rare", [0, 1])
+def test_an_auc_of_few_rows_of_a_class_is_not_reliable(rare):
+    y = np.full(100, 1 - rare)
+    y[:9] = rare
+    users, p = np.arange(100) % 20, np.linspace(0, 1, 100)
+    bootstrap = UserBootstrap(users, 50)
+    assert not bootstrap.auc(users, y, p).reliable
+    y[9] = rare
+    assert bootstrap.auc(users, y, p).reliable
+    assert np.isnan(bootstrap.auc(users, np.ones(100), p).value)
 
 
 def test_every_resample_draws_as_many_users():

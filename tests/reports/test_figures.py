@@ -32,10 +32,19 @@ REWARDS = pl.DataFrame(
 VALUES = pl.DataFrame({"q": np.arange(50.0), "value": np.arange(50.0), "return": [None, *np.arange(49.0)]})  # fmt: skip
 STEPS = {"steps": [{"step": "rows read", "rows": 100}, {"step": "canonical", "rows": 90}]}
 SIZES = pl.DataFrame({"split": ["train", "val", "test"], "rows": [7, 1, 2]})
+CELLS = results_frame(
+    [ResultRow("gnn_64", "auc", -0.1, 100, -0.2, 0.0, group="mean", paired_with="gnn_64, honest")],
+    **COMMON, experiment="GV-02", cell="numeric ids",
+)  # fmt: skip
+BINS = pl.DataFrame(
+    {"variant": ["gnn_64"] * 2, "group": ["neg"] * 2, "n": [9, 9], "predicted": [0.1, 0.6], "observed": [0.2, 0.5]}
+)  # fmt: skip
 DRAWN = {
     "learning_curves": lambda: figures.learning_curves(HISTORY),
     "metric_bars": lambda: figures.metric_bars(RESULTS),
     "paired_differences": lambda: figures.paired_differences(RESULTS),
+    "cell_intervals": lambda: figures.cell_intervals(CELLS, "Leaks", "difference", zero=True),
+    "reliability_curves": lambda: figures.reliability_curves(BINS),
     "gate_weights": lambda: figures.gate_weights(GATES),
     "attention_heatmap": lambda: figures.attention_heatmap(np.full((2, 4, 3, 3), 1 / 3)),
     "q_against_returns": lambda: figures.q_against_returns(VALUES),
@@ -59,6 +68,9 @@ def test_every_figure_has_title_caption_axes_and_data(name):
     [
         (lambda: figures.metric_bars(RESULTS.clear()), "no result"),
         (lambda: figures.paired_differences(RESULTS.head(1)), "no paired difference"),
+        (lambda: figures.cell_intervals(CELLS.clear(), "Leaks", "difference"), "no cell"),
+        (lambda: figures.reliability_curves(BINS.clear()), "no bins"),
+        (lambda: figures.reliability_curves(BINS.drop("n")), "'n'"),
         (lambda: figures.gate_weights(GATES.clear()), "no items"),
         (lambda: figures.gate_weights(GATES.drop("gate_text")), "gate_text"),
         (lambda: figures.attention_heatmap(np.ones((2, 3, 3))), "must be"),

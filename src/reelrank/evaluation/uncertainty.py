@@ -13,7 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from reelrank.evaluation.classification import average_precision, f1_counts, labels_and_scores
+from reelrank.evaluation.classification import (
+    auc,
+    average_precision,
+    f1_counts,
+    labels_and_scores,
+)
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -191,6 +196,18 @@ class UserBootstrap:
         value = average_precision(label, score)
         return _mark(_estimate(value, replicates, label.size, np.unique(index).size), label)
 
+    def auc(self, users: npt.ArrayLike, y: npt.ArrayLike, p: npt.ArrayLike) -> Estimate:
+        """AUC under resampled row weights, ties ½; not reliable below 10 rows of either class. Arguments as :meth:`f1`."""
+        label, score = labels_and_scores(y, p)
+        index = self._index(users)
+        order = np.argsort(score, kind="stable")
+        ascending = score[order]
+        tie_ends = np.append(ascending[1:] != ascending[:-1], True)[: score.size]
+        by_user = np.ascontiguousarray(self.counts.T)
+        replicates = _weighted_auc(label[order], index[order], tie_ends, by_user)
+        estimate = _estimate(auc(label, score), replicates, label.size, np.unique(index).size)
+        return _mark(_mark(estimate, label), 1 - label)
+
     def _sums(self, index: npt.NDArray[np.int64], part: Ratio) -> FloatArray:
         """Sums by user (U, 3G): numerator, denominator and rows of each group, group by group."""
         top, bottom, group = part.numerator, part.denominator, part.group
@@ -329,3 +346,29 @@ def _weighted_ap(
                     area[b] += (true_positive[b] - before[b]) * true_positive[b] / predicted[b]
                     before[b] = true_positive[b]
     return np.where(true_positive > 0, area / np.maximum(true_positive, 1.0), np.nan)
+
+
+@njit(cache=True)
+def _weighted_auc(
+    label: FloatArray,
+    user: npt.NDArray[np.int64],
+    tie_ends: npt.NDArray[np.bool_],
+    counts: npt.NDArray[np.uint16],
+) -> FloatArray:
+    """AUC of rows sorted by rising score, each weighted by the count (U, B) of its user; (B,)."""
+    n_replicates = counts.shape[1]
+    pairs, below, above = np.zeros(n_replicates), np.zeros(n_replicates), np.zeros(n_replicates)
+    positive, negative = np.zeros(n_replicates), np.zeros(n_replicates)  # of equal scores
+    for i in range(label.size):
+        weight = counts[user[i]]
+        of_class = positive if label[i] == 1 else negative
+        for b in range(n_replicates):  # contiguous in memory: vectorised by the compiler
+            of_class[b] += weight[b]
+        if tie_ends[i]:
+            for b in range(n_replicates):
+                pairs[b] += positive[b] * (below[b] + 0.5 * negative[b])
+                below[b] += negative[b]
+                above[b] += positive[b]
+                positive[b] = negative[b] = 0.0
+    total = below * above
+    return np.where(total > 0, pairs / np.maximum(total, 1.0), np.nan)

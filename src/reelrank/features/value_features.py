@@ -6,6 +6,7 @@ Source: METHODS §6.3 [A].
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal
 
 import numpy as np
@@ -218,8 +219,6 @@ def edge_features(
     ts_ms = interactions["ts_ms"].to_numpy()
     burst = pl.Series(burst_of(ts_ms, bursts)).replace(-1, None)
     upload_ts = items["upload_ts"].gather(interactions["item_id"])
-    moment = pl.from_epoch("ts_ms", "ms") + (LOCAL_OFFSET if clock == "local" else pl.duration())
-    angle = moment.dt.hour() * (2 * np.pi / 24)
     edges = histories.drop("user_id", "row_id").with_columns(
         interactions["user_id"],
         interactions["item_id"],
@@ -228,12 +227,18 @@ def edge_features(
         session=session_number(interactions, bursts),
         age_since_upload_days=age_days(interactions["ts_ms"], upload_ts),
         author_last_completion=last_completion(),
-        **interactions.select(
-            hour_sin=angle.sin(), hour_cos=angle.cos(), is_weekend=moment.dt.weekday() >= SATURDAY
-        ).to_dict(),
+        **moment_features(interactions["ts_ms"], clock).to_dict(),
     )
     keys = edges.select("user_id", "item_id", "row_id")
     return keys.hstack(_columns(edges, FEATURE_BLOCKS["edge"]))
+
+
+def moment_features(ts_ms: pl.Series, clock: Clock) -> pl.DataFrame:
+    """hour_sin, hour_cos and is_weekend of each time; see :func:`edge_features`."""
+    moment = pl.from_epoch(ts_ms, "ms") + (LOCAL_OFFSET if clock == "local" else timedelta(0))
+    angle = moment.dt.hour().cast(pl.Float64) * (2 * np.pi / 24)
+    columns = {"hour_sin": angle.sin(), "hour_cos": angle.cos(), "is_weekend": moment.dt.weekday() >= SATURDAY}  # fmt: skip
+    return pl.DataFrame(columns).cast(pl.Float32)
 
 
 def age_days(ts_ms: pl.Series, upload_ts: pl.Series) -> pl.Series:

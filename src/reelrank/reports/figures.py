@@ -147,6 +147,78 @@ def paired_differences(results: pl.DataFrame) -> go.Figure:
     )
 
 
+def cell_intervals(
+    results: pl.DataFrame, title: str, axis: str, *, zero: bool = False
+) -> go.Figure:
+    """Each cell of an experiment's grid: value or paired difference with its 95 % interval.
+
+    Args:
+        results: rows of ``tables.Results`` of one metric, a row per cell (and variant).
+        title: of the figure.
+        axis: what the values are, with unit.
+        zero: draw a line at 0.
+
+    Raises:
+        ValueError: no cell has a value.
+    """
+    rows = results.filter(pl.col("value").is_not_null())
+    not_empty(rows, "cell_intervals", "no cell has a value")
+    figure = facets([LINE * rows.height])
+    figure.add_scatter(
+        x=rows["value"], y=rows["cell"], mode="markers",
+        marker={
+            "color": [theme.variant_colour(v) for v in rows["variant"]],
+            "size": 9, "symbol": "square", "opacity": opacity(rows),
+        },
+        error_x=error_bar(rows), customdata=interval_text(rows), showlegend=False,
+        hovertemplate=f"%{{y}}<br>{axis}: %{{x:+.4g}} %{{customdata}}<extra></extra>",
+    )  # fmt: skip
+    if zero:
+        figure.add_vline(x=0, line={"color": theme.NEUTRAL, "width": 1.5})
+    figure.update_yaxes(autorange="reversed", showgrid=False, type="category")
+    figure.update_xaxes(title_text=axis, nticks=6)
+    models = ", ".join(map(theme.variant_label, rows["variant"].unique(maintain_order=True)))
+    return titled(
+        figure, title, f"{models}; 95 % user-cluster bootstrap intervals; {span(rows['n'])}"
+    )
+
+
+def reliability_curves(table: pl.DataFrame) -> go.Figure:
+    """Observed against predicted rate in bins of equal mass, a panel per response.
+
+    Args:
+        table: variant, group (the response), n, predicted, observed, a row per bin.
+
+    Raises:
+        ValueError: a column is missing or there is no bin.
+    """
+    require(table, "variant", "group", "n", "predicted", "observed")
+    not_empty(table, "reliability_curves", "no bins")
+    groups = table["group"].unique(maintain_order=True).to_list()
+    figure = facets([230] * len(groups))
+    for row, group in enumerate(groups, start=1):
+        own = table.filter(group=group)
+        end = float(own.select(pl.max_horizontal(pl.col("predicted", "observed").max())).item())
+        figure.add_scatter(
+            x=[0, end], y=[0, end], mode="lines", name="perfect", hoverinfo="skip",
+            line={"color": theme.NEUTRAL, "width": 1, "dash": "dot"}, showlegend=row == 1, row=row, col=1,
+        )  # fmt: skip
+        for part in own.partition_by("variant", maintain_order=True):
+            variant = str(part["variant"][0])
+            label = theme.variant_label(variant)
+            figure.add_scatter(
+                x=part["predicted"], y=part["observed"], mode="lines+markers", marker={"size": 5},
+                line={"color": theme.variant_colour(variant), "width": 2},
+                name=label, legendgroup=variant, showlegend=row == 1, customdata=part["n"],
+                hovertemplate=f"{label}, {group}<br>predicted %{{x:.3f}}, observed %{{y:.3f}}<br>n = %{{customdata:,}}<extra></extra>",
+                row=row, col=1,
+            )  # fmt: skip
+        figure.update_xaxes(title_text=f"predicted P({group})", rangemode="tozero", row=row, col=1)
+        figure.update_yaxes(title_text="observed rate", rangemode="tozero", row=row, col=1)
+    n = table.group_by("variant", "group").agg(pl.col("n").sum())["n"]
+    return titled(figure, "Calibration", f"bins of equal size; {span(n)} rows; dotted: perfect")
+
+
 def gate_weights(gates: pl.DataFrame) -> go.Figure:
     """Distribution of the fusion gate over items, per modality (MT-DQN Eq. 6).
 

@@ -17,6 +17,10 @@ VARIANT_COLOURS = {
     "vanilla_dqn": "#5a9a76",
     "popularity": NEUTRAL,
     "random": "#c9ced6",
+    "logistic": NEUTRAL,
+    "edge_mlp": "#c7833b",
+    "gnn_64": "#5a9a76",
+    "gnn_128": ACCENT,
 }
 MODALITY_COLOURS = {"visual": "#7d6cb3", "audio": "#c0637b", "text": "#3f97a3"}
 SPLIT_COLOURS = {"train": NEUTRAL, "val": "#a9bfd6", "test": ACCENT}
@@ -29,6 +33,10 @@ LABELS = {
     "vanilla_dqn": "Vanilla-DQN",
     "popularity": "Popularity",
     "random": "Random order",
+    "logistic": "Logistic",
+    "edge_mlp": "EdgeMLP",
+    "gnn_64": "GNN-64",
+    "gnn_128": "GNN-128",
 }
 
 
