@@ -46,7 +46,6 @@ COMPLETE_RATIO = math.exp(
     COMPLETE_MEAN + COMPLETE_SD**2 / 2
 )  # E[play/duration]; the cap at 2 is 8 sd away
 PARTIAL_SD = 1.2
-SQRT2 = math.sqrt(2.0)
 # slopes of the heads on affinity: like 0.8, follow 0.7, comment 0.4, forward 0.6, hate −0.7 [D: good videos please, bad ones are hated,
 # no two heads collinear]; tenths, so that powers of one exponential serve all (`powers_of`)
 HEAD_QUALITY = (0.6, 0.2, 0.9, 0.5, -0.3)
@@ -204,7 +203,7 @@ def tail(mean: float, sd: float, log_threshold: float) -> float:
 @jit
 def capped_mean(mean: float, sd: float, log_cap: float) -> float:
     """E[min(X, cap)] of a lognormal."""
-    below = 0.5 * math.erfc((mean + sd * sd - log_cap) / (sd * SQRT2))
+    below = 1.0 - tail(mean + sd * sd, sd, log_cap)
     return math.exp(mean + 0.5 * sd * sd) * below + math.exp(log_cap) * tail(mean, sd, log_cap)
 
 
