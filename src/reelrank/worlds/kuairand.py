@@ -22,7 +22,7 @@ from reelrank.worlds.folder import TRUTH_FOLDER, write_once
 from reelrank.worlds.kuairand_logs import Scribe, write_logs
 from reelrank.worlds.kuairand_options import WorldOptions
 from reelrank.worlds.policy import Policy, calibrate
-from reelrank.worlds.population import draw_population, logging_policy, seed_of
+from reelrank.worlds.population import draw_items, draw_population, logging_policy, seed_of
 from reelrank.worlds.response import (
     HEAD_QUALITY,
     HEADS,
@@ -77,7 +77,7 @@ def write_world(options: WorldOptions, root: Path) -> Path:
     Raises:
         FileExistsError: ``root`` holds files that no world wrote.
     """
-    return write_once(root, options, lambda folder: _write(options, generate(options), folder))
+    return write_once(root, options, lambda folder: _write(options, folder))
 
 
 def generate(options: WorldOptions) -> World:
@@ -187,7 +187,7 @@ def make_schedule(o: WorldOptions, rows_of_user: Doubles, p_return: float) -> Sc
     )
 
 
-def _write(o: WorldOptions, world: World, root: Path) -> None:
+def _write(o: WorldOptions, root: Path) -> None:
     """Write official files, modalities and truth under ``root``; two threads, the logs in one go with their simulation."""
     data, modal = (root / official.FOLDERS[o.variant] / name for name in ("data", "modal"))
     truth = root / TRUTH_FOLDER
@@ -196,18 +196,20 @@ def _write(o: WorldOptions, world: World, root: Path) -> None:
     paths = {
         role: data / f"{n.format(variant=o.variant)}.csv" for role, (n, _) in official.FILES.items()
     }
-    attributes: dict[str, Callable[[], pl.DataFrame]] = {
-        "user_features": partial(
-            files.user_features, latent.stream(o.seed, "users"), o.users, world.graph
-        ),
-        "video_features_basic": partial(
-            files.video_basic, latent.stream(o.seed, "videos"), world.catalogue
-        ),
-        "captions": partial(files.captions, latent.stream(o.seed, "captions"), world.catalogue),
-        "categories": partial(files.categories, world.catalogue),
-    }  # fmt: skip
     with ThreadPoolExecutor(2) as pool:
-        jobs = [pool.submit(_write_modal, o, world.response.vectors, modal)]
+        # one thread writes the modalities while the other draws the users
+        jobs = [pool.submit(_write_modal, o, draw_items(o, o.videos)[1].vector, modal)]
+        world = generate(o)
+        attributes: dict[str, Callable[[], pl.DataFrame]] = {
+            "user_features": partial(
+                files.user_features, latent.stream(o.seed, "users"), o.users, world.graph
+            ),
+            "video_features_basic": partial(
+                files.video_basic, latent.stream(o.seed, "videos"), world.catalogue
+            ),
+            "captions": partial(files.captions, latent.stream(o.seed, "captions"), world.catalogue),
+            "categories": partial(files.categories, world.catalogue),
+        }
         jobs += [pool.submit(_write_table, make, paths[role]) for role, make in attributes.items()]
         jobs.append(pool.submit(_write_params, o, world, truth))
         scribe = Scribe(seed_of(o.seed, "files"), world.catalogue)

@@ -36,9 +36,10 @@ REPEATED_SHARE = 0.024 / (1 - 0.024)  # of standard rows: 2.4 % of the lines are
 PARTS = (("log_standard_1", 0), ("log_standard_1", 1), ("log_standard_2", 0), ("log_standard_2", 1), ("log_random", 0))  # fmt: skip
 LINE_BYTES = 2 * 112  # at most, with a repeat: ids of 7 digits, int32 times
 ZERO, COMMA, NEWLINE = map(np.uint64, b"0,\n")
-U1, U2, U3, U4, U8, U9, U10 = map(np.uint64, (1, 2, 3, 4, 8, 9, 10))
+U0, U1, U2, U3, U4, U8, U9 = map(np.uint64, (0, 1, 2, 3, 4, 8, 9))
 U99, U999, U9999, U99999, U999999, U9999999 = (np.uint64(10**k - 1) for k in range(2, 8))
-U100, U10K, U100M = map(np.uint64, (100, 10_000, 100_000_000))
+U10K, U100M = map(np.uint64, (10_000, 100_000_000))
+FOUR_DIGITS = np.array([list(b"%04d" % k) for k in range(10_000)], np.uint8)
 ROW_GROUP_ROWS = 2**17  # of the exposures, or a block more
 SUMMED_FLAGS = (3, 4, 5, 6, 8)  # rows of ROW_COLUMNS: like, follow, comment, forward, long_view
 Bytes = NDArray[np.uint8]
@@ -123,11 +124,8 @@ def new_lines(n_rows: int) -> Lines:
 @jit_inlined
 def put_four(text: Bytes, at: np.uint64, value: np.uint64) -> None:
     """Write ``value`` < 10⁴ as four digits from ``text[at]``."""
-    two = value // U100
-    rest = value - U100 * two
-    ten, of_rest = two // U10, rest // U10
-    text[at], text[at + U1] = ZERO + ten, ZERO + two - U10 * ten
-    text[at + U2], text[at + U3] = ZERO + of_rest, ZERO + rest - U10 * of_rest
+    text[at], text[at + U1] = FOUR_DIGITS[value, U0], FOUR_DIGITS[value, U1]
+    text[at + U2], text[at + U3] = FOUR_DIGITS[value, U2], FOUR_DIGITS[value, U3]
 
 
 @jit_inlined

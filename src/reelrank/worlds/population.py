@@ -24,10 +24,16 @@ class Population(NamedTuple):
     interests: latent.Interests
 
 
-def draw_population(o: PopulationOptions, n_items: int) -> Population:
-    """Draw items around topics, users who follow their like, and the direction in which interests turn."""
+def draw_items(o: PopulationOptions, n_items: int) -> tuple[latent.Floats, latent.Items]:
+    """Topics (K, d), and items around them."""
     topics = latent.draw_topics(latent.stream(o.seed, "topics"), o.topics, o.latent_dim)
     items = latent.draw_items(latent.stream(o.seed, "items"), n_items, topics, o.topic_spread)
+    return topics, items
+
+
+def draw_population(o: PopulationOptions, n_items: int) -> Population:
+    """Draw items around topics, users who follow their like, and the direction in which interests turn."""
+    topics, items = draw_items(o, n_items)
     rng = latent.stream(o.seed, "interests")
     own = latent.draw_interests(rng, o.users, topics)
     graph = latent.draw_social_graph(
