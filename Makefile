@@ -51,6 +51,8 @@ spark: $(STAMP)  ## test of the distributed engine, in an environment of its own
 claims: $(STAMP)  ## statistical claims on planted truth (takes a while)
 	$(BIN)/python claims/ope.py
 	$(BIN)/python claims/mt_dqn.py
+	$(BIN)/python claims/head_weights.py
+	$(BIN)/python claims/value_model.py
 
 viz: $(STAMP)  ## lineage in the browser
 	$(BIN)/kedro viz run --include-hooks

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from reelrank.buckets import EngineOptions
 from reelrank.features.bursts import BurstOptions
+from reelrank.features.candidate_features import CandidateOptions
 from reelrank.features.candidate_sets import CandidateSetOptions
 from reelrank.features.histories import HistoryOptions
 from reelrank.features.modal import ModalOptions, ProxyOptions
@@ -19,8 +20,26 @@ from reelrank.features.rewards import R_MAX, RewardOptions
 from reelrank.features.session_stats import SessionOptions
 from reelrank.features.splits import SplitOptions
 from reelrank.features.temporal_graph import NeighbourOptions
+from reelrank.features.value_encoder import ValueFeatureOptions
 from reelrank.freshness import FreshnessOptions
 from reelrank.options import Options
+from reelrank.pipelines.head_weights.debias import DebiasOptions
+from reelrank.pipelines.head_weights.diagnostics import DiagnosticOptions
+from reelrank.pipelines.head_weights.options import (
+    AlternativeOptions,
+    InferenceOptions,
+    NullOptions,
+    SearchOptions,
+    SoftOptions,
+)
+from reelrank.pipelines.head_weights.residual import ResidualOptions
+from reelrank.pipelines.head_weights.run_options import (
+    MainEmbedding,
+    PublishedOptions,
+    RankedSetOptions,
+    VariantOptions,
+)
+from reelrank.pipelines.head_weights.selectivity import SelectivityOptions
 from reelrank.pipelines.ingestion.options import (
     EventsRaw,
     KuaiRandRaw,
@@ -44,6 +63,16 @@ from reelrank.pipelines.ope_validity.options import (
     MatrixOptions,
     RandomLogOptions,
     RankingOptions,
+)
+from reelrank.pipelines.ruie.run_options import RuieParameters, RuieSettings
+from reelrank.pipelines.value_model.options import (
+    EdgeOptions,
+    EvaluationOptions,
+    FittingOptions,
+    GnnOptions,
+    StudyOptions,
+    TargetOptions,
+    ValueModels,
 )
 from reelrank.sources.download import DownloadOptions
 from reelrank.sources.ingest import LogOptions
@@ -172,6 +201,55 @@ class OPEValidityParameters(Options):
     rankings: RankingOptions
 
 
+class ValueModelParameters(Options):
+    """Block ``value_model``."""
+
+    command: str
+    work_dir: str
+    edges: EdgeOptions
+    features: ValueFeatureOptions
+    models: ValueModels
+    fitting: FittingOptions
+    evaluation: EvaluationOptions
+    studies: StudyOptions
+    targets: TargetOptions
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        for width in (64, 128):
+            model: GnnOptions = getattr(self.models, f"gnn_{width}")
+            if model.graph != "honest":
+                raise ValueError(
+                    f"models.gnn_{width}.graph must be honest: the poster's graph is a leak, "
+                    "which GV-01 and GV-02 measure by themselves"
+                )
+        if self.features.encoding != "typed" or self.features.clock != "local":
+            raise ValueError(
+                "features.encoding must be typed and features.clock local: the poster's ways are cells of GV-01 and GV-02"
+            )
+        return self
+
+
+class HeadWeightsParameters(Options):
+    """Block ``head_weights``."""
+
+    command: str
+    ranking: RankedSetOptions
+    candidates: CandidateOptions
+    embedding: MainEmbedding
+    search: SearchOptions
+    soft: SoftOptions
+    inference: InferenceOptions
+    nulls: NullOptions
+    alternatives: AlternativeOptions
+    variants: VariantOptions
+    residuals: ResidualOptions
+    diagnostics: DiagnosticOptions
+    selectivity: SelectivityOptions
+    debias: DebiasOptions
+    published: PublishedOptions
+
+
 class Parameters(Options):
     """Everything in ``conf/*/parameters`` and on the command line."""
 
@@ -185,6 +263,11 @@ class Parameters(Options):
     worlds: WorldParameters
     mt_dqn: MTDQNParameters
     ope_validity: OPEValidityParameters
+    value_model: ValueModelParameters
+    head_weights: HeadWeightsParameters
+    ruie: RuieParameters
+    ruie_kuairand: RuieSettings
+    ruie_events: RuieSettings
     freshness: FreshnessOptions
     download: DownloadOptions
     source: str | None = Field(None, description="command line only: data set to download")

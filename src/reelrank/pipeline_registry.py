@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from kedro.pipeline import Pipeline
 
-from reelrank.pipelines import download, features, graphs, ingestion, mt_dqn, ope_validity
+from reelrank.pipelines import (
+    download,
+    features,
+    graphs,
+    head_weights,
+    ingestion,
+    mt_dqn,
+    ope_validity,
+    ruie,
+    value_model,
+)
 
 SOURCES = ("kuairand", "kuairec", "kuaisar", "weibo", "events")
 
@@ -15,8 +25,20 @@ def register_pipelines() -> dict[str, Pipeline]:
     shared = {source: tables[source] + features.create_pipeline(source) for source in SOURCES}
     full = {source: shared[source] + graphs.create_pipeline(source) for source in SOURCES}
     posts = ingestion.create_posts_pipeline()
+    values = value_model.create_pipeline(source="kuairec")
+    # training of the one model that ranks, and what it was fitted with
+    predictor = values.to_outputs("value_model.gnn_128_model", "value_model.encoder")
     systems = {
         "mt_dqn": shared["kuairand"] + mt_dqn.create_pipeline(system="mt_dqn", source="kuairand"),
+        "value_model": shared["kuairec"] + values,
+        "head_weights": shared["kuairec"]
+        + predictor
+        + head_weights.create_pipeline(model="gnn_128"),
+        "ruie": shared["kuaisar"] + ruie.create_pipeline(system="ruie", source="kuaisar"),
+        "ruie_kuairand": shared["kuairand"]
+        + ruie.create_pipeline(system="ruie_kuairand", source="kuairand"),
+        "ruie_events": shared["events"]
+        + ruie.create_pipeline(system="ruie_events", source="events"),
         "ope_validity": shared["kuairand"] + tables["kuairec"] + ope_validity.create_pipeline(),
     }
     return {

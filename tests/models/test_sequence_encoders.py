@@ -75,3 +75,15 @@ def test_caser_reads_every_place_and_the_user():
 def test_more_places_than_sasrec_has_are_refused():
     with pytest.raises(ValueError, match="max_length"):
         encoder_of(SASRecOptions(dim=8, max_length=4))(torch.zeros(1, 5, 8))
+
+
+def test_casers_horizontal_filters_are_convolutions():
+    torch.manual_seed(0)
+    caser = Caser(CaserOptions(dim=4, length=5, horizontal=3, vertical=2), 2).eval()
+    x = torch.randn(6, 5, 4)
+    users = torch.tensor([0, 1, 0, 1, 0, 1])
+    best = [torch.relu(f(x.unsqueeze(1))).squeeze(3).amax(2) for f in caser.horizontal]
+    over_time = caser.vertical(x.unsqueeze(1)).flatten(1)
+    seen = torch.relu(caser.dense(torch.cat([over_time, *best], 1)))
+    expected = torch.relu(caser.out(torch.cat([seen, caser.users(users)], 1)))
+    torch.testing.assert_close(caser(x, users), expected)

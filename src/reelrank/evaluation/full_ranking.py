@@ -152,6 +152,7 @@ def sampled_ranks(
     sampling: Sampling = "uniform",
     popularity: npt.ArrayLike | None = None,
     seed: int = 0,
+    key: npt.ArrayLike | None = None,
 ) -> TargetRanks:
     """Rank each target among itself and ``n`` different items drawn from those that compete for its query.
 
@@ -167,6 +168,7 @@ def sampled_ranks(
         sampling: ``uniform``, or ``popularity``: one after the other with weights popularity^0.75.
         popularity: (I,) train exposures (L2), for ``popularity``; an item without any is never drawn.
         seed: of the draws.
+        key: (m,) integers that name the targets' draws in place of query and item: the same in any order and block.
 
     Raises:
         ValueError: as :func:`full_ranks`, ``popularity`` is missing or unusable, or fewer than ``n`` items can be drawn for a row.
@@ -184,10 +186,14 @@ def sampled_ranks(
         same_length(popularity=exposures, items=weight)
         require("popularity", exposures, exposures >= 0, "≥ 0")
         weight = exposures[task.item_order] ** POPULARITY_POWER
-    key = task.query * len(task.items) + task.item_order[task.target]
+    stream = task.query * len(task.items) + task.item_order[task.target]
+    if key is not None:
+        given = np.asarray(key, np.int64)
+        same_length(key=given, target_item=stream)
+        stream = given[task.row]
     rank = _sampled_ranks(
         task.queries, task.items, task.n_available, task.target_start, task.target,
-        task.hidden_start, task.hidden, np.append(0.0, np.cumsum(weight)), key, n, seed,
+        task.hidden_start, task.hidden, np.append(0.0, np.cumsum(weight)), stream, n, seed,
     )  # fmt: skip
     if rank.size and rank.min() < 1:
         first = np.argmax(rank < 1)

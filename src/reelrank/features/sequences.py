@@ -27,6 +27,10 @@ class SequenceOptions(Options):
     scenarios: tuple[int, ...] | None = Field(
         None, description="scenarios to keep, in the order of their codes; null: all, ascending"
     )
+    absent_scenarios: Literal["refuse", "skip"] = Field(
+        "refuse",
+        description="named scenarios without a train event: an error, or left out and counted",
+    )
     k_core: int | Literal["auto"] = Field(
         5,
         description="least train events of an item and of a user, applied until both hold; auto: of 3, 5, 10 the one "
@@ -73,6 +77,9 @@ def sequence_events(interactions: pl.LazyFrame, options: SequenceOptions) -> Seq
     steps.append((f"events ({options.events})", rows.height))
     scenarios = _scenario_codes(rows.filter(pl.col("split") == "train"), options)
     if options.scenarios is not None:
+        known = set(scenarios["raw_scenario"])
+        for absent in (s for s in options.scenarios if s not in known):
+            steps.append((f"scenario {absent} skipped: it has no train event", rows.height))
         rows = rows.filter(pl.col("scenario").is_in(options.scenarios))
         steps.append((f"in scenarios {list(options.scenarios)}", rows.height))
     rows = rows.join(scenarios.select(scenario="raw_scenario"), on="scenario", how="semi")
@@ -113,7 +120,9 @@ def _scenario_codes(train: pl.DataFrame, options: SequenceOptions) -> pl.DataFra
     if options.scenarios is None:
         wanted = found
     else:
-        wanted = list(options.scenarios)
+        wanted = [
+            s for s in options.scenarios if s in found or options.absent_scenarios == "refuse"
+        ]
         if lacking := sorted(set(wanted) - set(found)):
             raise ValueError(f"scenarios {lacking} have no train event; train has {found}")
     codes = pl.DataFrame({"raw_scenario": wanted}, schema={"raw_scenario": train.schema["scenario"]})  # fmt: skip

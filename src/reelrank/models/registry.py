@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from reelrank.models import homes
 from reelrank.models.inputs import InputSpec
 from reelrank.options import Options
 
@@ -79,6 +80,8 @@ def build(
         TypeError: the model is no ``base``.
         pydantic.ValidationError: a key or value of the JSON form is wrong.
     """
+    if name not in _REGISTRY:
+        homes.visit(name)
     if name not in _REGISTRY:
         raise KeyError(
             f"no model named {name!r}; registered: {', '.join(registered()) or 'none'}. "

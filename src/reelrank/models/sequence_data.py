@@ -13,11 +13,11 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from reelrank.models.sequence_options import BEHAVIOURS
 from reelrank.models.tensor_record import TensorRecord
 from reelrank.tables import SPLITS
 
 PAD = -1
-BEHAVIOURS = ("click", "like", "follow", "forward")
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,14 @@ VARIANT_COLOURS = {
     "edge_mlp": "#c7833b",
     "gnn_64": "#5a9a76",
     "gnn_128": ACCENT,
+    "ruie": ACCENT,
+    "nextitnet": "#6f9fcf",
+    "sasrec": "#c7833b",
+    "gru4rec": "#5a9a76",
+    "caser": "#7d6cb3",
+    "din": "#c0637b",
+    "pepnet": "#3f97a3",
+    "star": "#a8903a",
 }
 MODALITY_COLOURS = {"visual": "#7d6cb3", "audio": "#c0637b", "text": "#3f97a3"}
 SPLIT_COLOURS = {"train": NEUTRAL, "val": "#a9bfd6", "test": ACCENT}
@@ -37,6 +45,14 @@ LABELS = {
     "edge_mlp": "EdgeMLP",
     "gnn_64": "GNN-64",
     "gnn_128": "GNN-128",
+    "ruie": "RUIE",
+    "nextitnet": "NextItNet",
+    "sasrec": "SASRec",
+    "gru4rec": "GRU4Rec",
+    "caser": "Caser",
+    "din": "DIN",
+    "pepnet": "PEPNet",
+    "star": "STAR",
 }
 
 

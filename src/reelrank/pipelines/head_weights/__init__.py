@@ -1,1 +1,5 @@
-"""Head weights: what the logged rankings reward, and what they leave unexplained."""
+"""What a feed rewards: weights of the value model's heads, and what they leave unexplained (METHODS §6.6, §6.7)."""
+
+from reelrank.pipelines.head_weights.pipeline import create_pipeline
+
+__all__ = ["create_pipeline"]

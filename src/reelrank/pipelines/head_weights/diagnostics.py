@@ -16,7 +16,6 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import statsmodels.api as sm
 from pydantic import Field
 from scipy.linalg import qr
 from scipy.optimize import brentq
@@ -344,6 +343,8 @@ def _tests(
 
 def _wald(y: FloatArray, x: Design, cluster: IntArray) -> dict[str, object]:
     """F that all slopes are 0, covariance clustered by user."""
+    import statsmodels.api as sm  # noqa: PLC0415 (slow to import)
+
     fit = sm.OLS(y, sm.add_constant(x.values, has_constant="add")).fit(
         cov_type="cluster", cov_kwds={"groups": cluster}, use_t=True
     )

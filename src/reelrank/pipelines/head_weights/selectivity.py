@@ -18,7 +18,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import statsmodels.api as sm
 from pydantic import Field
 from scipy.special import expit
 
@@ -107,6 +106,8 @@ def session_thresholds(
     Raises:
         ValueError: sizes differ, a label is not 0, 1 or NaN, or skips do not fall with the value.
     """
+    import statsmodels.api as sm  # noqa: PLC0415 (slow to import)
+
     o = options or SelectivityOptions()
     v, y = np.asarray(value, np.float64), np.asarray(neg, np.float64)
     if len(v) != len(sessions.item_id) or len(y) != len(v):
@@ -238,6 +239,8 @@ def _shifts(residuals: pl.DataFrame) -> dict[int, IntArray]:
 def _clustered(
     y: FloatArray, d: FloatArray, user: npt.NDArray[np.int32], role: str, options: SelectivityOptions
 ) -> tuple[pl.DataFrame, float]:  # fmt: skip
+    import statsmodels.api as sm  # noqa: PLC0415 (slow to import)
+
     cluster = np.unique(user, return_inverse=True)[1]
     fit = sm.OLS(y, sm.add_constant(d, has_constant="add")).fit(
         cov_type="cluster", cov_kwds={"groups": cluster}, use_t=True

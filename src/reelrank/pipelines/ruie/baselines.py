@@ -274,9 +274,13 @@ class DinModel(SequenceModel):
         """Score of candidates (B, C) after their histories, (B, C)."""
         target = self.items(items)
         past = embedded(self.items, history)
-        shape = (*items.shape, *past.shape[1:])
-        h, t = past[:, None].expand(shape), target[:, :, None].expand(shape)
-        weight = torch.sigmoid(self.attention(torch.cat([h, t, h - t, h * t], -1)))
+        h, t = past[:, None], target[:, :, None]
+        # the first layer on [h, t, h − t, h ⊙ t], its linear parts once per place and once per candidate
+        first = self.attention[0]
+        assert isinstance(first, nn.Linear)
+        w_h, w_t, w_difference, w_product = first.weight.chunk(4, 1)
+        seen = F.linear(h, w_h + w_difference, first.bias) + F.linear(t, w_t - w_difference)
+        weight = torch.sigmoid(self.attention[1:](seen + F.linear(h * t, w_product)))
         interest = (weight * history.mask[:, None, :, None] * h).sum(2)
         out: Tensor = self.output(torch.cat([interest, target, interest * target], -1))
         return out.squeeze(-1)
@@ -304,7 +308,7 @@ class _Dice(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         p = torch.sigmoid(self.norm(x.flatten(0, -2))).view_as(x)
-        return x * (p + self.alpha * (1 - p))
+        return x * torch.lerp(self.alpha, torch.ones_like(self.alpha), p)  # p + α (1 − p)
 
 
 def _dice_mlp(width: int, hidden: tuple[int, ...]) -> nn.Sequential:

@@ -199,7 +199,7 @@ class RUIE(SequenceModel):
     def _monitors(
         self, p: Tensor, q: Tensor, g: Tensor, contrast: Tensor, td: Tensor, scenario: Tensor
     ) -> dict[str, Tensor]:
-        """Shares of gates at either clip, spread of p, mean |TD error|, and by scenario mean Q, gate mass and loss mass."""
+        """Shares of gates at either clip, spread of p, mean |TD error|, and by scenario mean Q, mean gate before normalising, gate mass and loss mass."""
         raw = losses.raw_gate(p, q, self.options.gate).detach()
         low, high = self.options.gate.clip
         found = {
@@ -213,6 +213,7 @@ class RUIE(SequenceModel):
             own = (scenario == c).float()
             n = own.sum().clamp_min(1)
             found[f"q_scenario_{c}"] = (q.detach() * own).sum() / n
+            found[f"gate_mean_{c}"] = (raw.clamp(low, high) * own).sum() / n
             found[f"gate_share_{c}"] = (g.detach() * own).sum() / g.detach().sum().clamp_min(1e-12)
             found[f"loss_share_{c}"] = (weighted * own).sum() / weighted.sum().clamp_min(1e-12)
         return found

@@ -6,8 +6,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from reelrank.models.sequence_data import BEHAVIOURS
-from reelrank.models.sequence_encoders import (
+from reelrank.models.sequence_options import (
+    BEHAVIOURS,
     CaserOptions,
     EncoderOptions,
     GRU4RecOptions,

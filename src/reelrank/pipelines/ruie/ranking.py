@@ -1,0 +1,169 @@
+"""Ranks of the events that users really chose, among all items and among a sample of them.
+
+Source: METHODS §5.7, §1.5 L7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+from torch import Tensor
+
+from reelrank.evaluation.full_ranking import Competitors, full_ranks, sampled_ranks
+from reelrank.models.sequence_data import Sequences
+from reelrank.models.sequence_options import BEHAVIOURS
+from reelrank.pipelines.ruie.baselines import DinModel
+from reelrank.pipelines.ruie.protocol import SequenceModel, last_batch
+from reelrank.pipelines.ruie.run_options import RankingOptions
+from reelrank.tables import SPLITS
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+_DIN_TARGETS = 256  # whose scores of all items are held at once
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Places of n targets; NaN where a target was not ranked.
+
+    Attributes:
+        rank: (n,) among all items available at the target's time, ties ½.
+        sampled: (n,) among itself and ``n_sampled`` random ones of them.
+        n_sampled: items drawn; fewer than asked for where fewer exist.
+    """
+
+    rank: FloatArray
+    sampled: FloatArray
+    n_sampled: int
+
+
+def target_positions(log: Sequences, split: str) -> Tensor:
+    """Positions (n,) of the events of a part."""
+    return torch.nonzero(log.split == SPLITS.index(split)).squeeze(1)
+
+
+@torch.no_grad()
+def rank_targets(
+    model: SequenceModel,
+    log: Sequences,
+    positions: Tensor,
+    available: IntArray,
+    options: RankingOptions,
+    *,
+    sample: bool = True,
+) -> Ranked:
+    """Rank the event at each position after the events before it.
+
+    A target whose item counts as uploaded only later (a date that contradicts the log) is not ranked.
+
+    Args:
+        model: in evaluation mode, on the log's device.
+        log: events.
+        positions: (n,) of the targets.
+        available: (I,) time from which each item competes, UTC epoch ms (L7).
+        options: blocks and sample.
+        sample: rank among sampled items, too.
+    """
+    item = log.item[positions].cpu().numpy()
+    ts = log.ts_ms[positions].cpu().numpy()
+    key = positions.cpu().numpy()
+    rank, sampled = np.full(len(item), np.nan), np.full(len(item), np.nan)
+    chosen = np.flatnonzero(available[item] <= ts)
+    if not chosen.size:
+        return Ranked(rank, sampled, 0)
+    fewest = int((available <= ts[chosen].min()).sum())
+    n_sampled = min(options.sampled, fewest - 1) if sample else 0
+    in_full = not isinstance(model, DinModel) or chosen.size * log.n_items <= options.pair_limit
+    for rows, queries, items in _blocks(model, log, positions, chosen, options):
+        each = np.arange(len(rows))
+        rules = Competitors(available_from=available, ts=ts[rows])
+        if in_full:
+            rank[rows] = full_ranks(queries, items, each, item[rows], rules).rank
+        if n_sampled > 0:
+            sampled[rows] = sampled_ranks(
+                queries, items, each, item[rows], rules, n=n_sampled, seed=options.seed, key=key[rows]
+            ).rank  # fmt: skip
+    return Ranked(rank, sampled, n_sampled)
+
+
+def _blocks(
+    model: SequenceModel,
+    log: Sequences,
+    positions: Tensor,
+    chosen: IntArray,
+    options: RankingOptions,
+) -> Iterator[tuple[IntArray, npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+    """Rows of ``positions``, and queries and items whose inner products are the model's scores."""
+    if isinstance(model, DinModel):
+        for start in range(0, len(chosen), _DIN_TARGETS):
+            rows = chosen[start : start + _DIN_TARGETS]
+            scores = din_scores(model, log, positions[_index(rows, positions)], options.block_pairs)
+            # row q of the identity times column q: every item's score for target q
+            yield rows, np.eye(len(rows), dtype=np.float32), scores.T.cpu().numpy()
+        return
+    items = model.item_vectors().cpu().numpy()
+    for start in range(0, len(chosen), options.block_rows):
+        rows = chosen[start : start + options.block_rows]
+        batch = last_batch(log, positions[_index(rows, positions)], model.spec.length)
+        yield rows, model.last_queries(batch).cpu().numpy(), items
+
+
+def _index(rows: IntArray, like: Tensor) -> Tensor:
+    return torch.from_numpy(rows).to(like.device)
+
+
+def din_scores(model: DinModel, log: Sequences, positions: Tensor, block_pairs: int) -> Tensor:
+    """Scores of all items after the history of each position, (n, I), ``block_pairs`` at a time."""
+    n_items = log.n_items
+    scores = torch.empty(len(positions), n_items, device=positions.device)
+    n_rows = max(1, block_pairs // n_items)
+    for first in range(0, len(positions), n_rows):
+        rows = slice(first, first + n_rows)
+        history = last_batch(log, positions[rows], model.spec.length).history
+        for start in range(0, n_items, block_pairs):
+            chunk = torch.arange(start, min(start + block_pairs, n_items), device=positions.device)
+            wide = chunk.expand(len(history.length), -1)
+            scores[rows, start : start + block_pairs] = model.scores(history, wide)
+    return scores
+
+
+def ranked_frame(
+    events: pl.DataFrame,
+    model: SequenceModel,
+    log: Sequences,
+    available: IntArray,
+    options: RankingOptions,
+) -> pl.DataFrame:
+    """Every val and test event with its places.
+
+    Args:
+        events: what ``log`` was made of, in the log's order.
+        model: in evaluation mode.
+        log: events as tensors.
+        available: see :func:`rank_targets`.
+        options: blocks and sample.
+
+    Returns:
+        row_id, user_id, scenario (code), split, click, like, follow, forward, history (events before), rank, rank_sampled (null =
+        not ranked), sampled (items drawn).
+    """
+    parts = []
+    for split in SPLITS[1:]:
+        positions = target_positions(log, split)
+        found = rank_targets(model, log, positions, available, options)
+        before = (positions - log.first[log.user[positions]]).cpu().numpy()
+        own = events[positions.cpu().numpy()]
+        parts.append(
+            own.select("row_id", "user_id", "scenario", "split", *BEHAVIOURS).with_columns(
+                history=pl.Series(before, dtype=pl.Int32),
+                rank=pl.Series(found.rank).fill_nan(None),
+                rank_sampled=pl.Series(found.sampled).fill_nan(None),
+                sampled=pl.lit(found.n_sampled, pl.Int32),
+            )
+        )
+    return pl.concat(parts)

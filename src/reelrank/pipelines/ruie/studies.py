@@ -1,0 +1,141 @@
+"""RU-02 … RU-13: models with changed options, or a log with some events left out, against the run's own model.
+
+Source: METHODS §9.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import polars as pl
+
+from reelrank.evaluation.results import ResultRow
+from reelrank.evaluation.uncertainty import UserBootstrap
+from reelrank.features.splits import row_uniforms
+from reelrank.pipelines.ruie import evaluate as judge
+from reelrank.pipelines.ruie.fitting import SequenceTables, predict, train
+from reelrank.pipelines.ruie.run_options import (
+    MAIN,
+    Cell,
+    EvaluationOptions,
+    LearningOptions,
+    RankingOptions,
+    RuieModels,
+    StudyOptions,
+    changed_options,
+)
+from reelrank.training.options import TrainOptions
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Study:
+    """What all cells share."""
+
+    tables: SequenceTables
+    labels: list[str]
+    models: RuieModels
+    learning: LearningOptions
+    training: TrainOptions
+    ranking: RankingOptions
+    evaluation: EvaluationOptions
+    work_dir: Path
+
+    def run(
+        self, studies: StudyOptions, predictions: Mapping[str, pl.DataFrame]
+    ) -> dict[tuple[str, str], list[ResultRow]]:
+        """Result rows of each (experiment, cell) that ``studies.run`` names.
+
+        Args:
+            studies: configurations.
+            predictions: the run's own models, variant to its ``ranked_frame``.
+        """
+        users = predictions[MAIN].filter(split="test")["user_id"]
+        bootstrap = UserBootstrap(users, self.evaluation.replicates, self.evaluation.seed)
+        found: dict[tuple[str, str], list[ResultRow]] = {}
+        for experiment in studies.run:
+            frames: dict[str, pl.DataFrame] = {}
+            for name, cell in studies.cells[experiment].items():
+                log.info("%s: %s", experiment, name)
+                frames[name] = self._ranked(cell)
+                reference = predictions[cell.base] if cell.against is None else frames[cell.against]
+                against = cell.base if cell.against is None else f"{cell.base}, {cell.against}"
+                found[experiment, name] = self._rows(
+                    cell.base, frames[name], reference, against, bootstrap
+                )
+        return found
+
+    def _ranked(self, cell: Cell) -> pl.DataFrame:
+        """Train the cell's model and rank its targets."""
+        tables = replace(self.tables, events=thinned(self.tables, cell, self.training.seed))
+        learning, options = self.learning, changed_options(self.models, cell)
+        if cell.length is not None:
+            learning = learning.model_copy(update={"length": cell.length})
+        checkpoint, _ = train(
+            cell.base,
+            tables,
+            model=options,
+            learning=learning,
+            training=self.training,
+            ranking=self.ranking,
+            work_dir=self.work_dir,
+        )
+        return predict(checkpoint, tables, self.ranking, self.training.device)
+
+    def _rows(
+        self,
+        variant: str,
+        own: pl.DataFrame,
+        reference: pl.DataFrame,
+        against: str,
+        bootstrap: UserBootstrap,
+    ) -> list[ResultRow]:
+        """Values of the cell, and differences from its reference on the targets that both have."""
+        k = (self.evaluation.headline,)
+        test, other = (
+            frame.filter(pl.col("split") == "test", pl.col("rank").is_not_null())
+            for frame in (own, reference)
+        )
+        other = other.join(test.select("row_id"), on="row_id", how="semi")
+        test_both = test.join(other.select("row_id"), on="row_id", how="semi")
+        if not test_both.height:
+            return []
+        table = judge.estimates(test_both.sort("row_id"), self.labels, k, bootstrap)
+        rival = judge.estimates(other.sort("row_id"), self.labels, k, bootstrap)
+        return judge.value_rows(variant, table) + judge.difference_rows(variant, table, against, rival)  # fmt: skip
+
+
+def thinned(tables: SequenceTables, cell: Cell, seed: int) -> pl.DataFrame:
+    """Events that a cell may see: a share of the scenario's train events, and with ``alone`` no other scenario's.
+
+    Which train events go is drawn row by row: a smaller share is part of a larger one.
+
+    Raises:
+        ValueError: the scenario is not among the log's, or none of its train events is left.
+    """
+    if cell.scenario is None:
+        return tables.events
+    train = pl.col("split") == "train"
+    if cell.scenario == "smallest":
+        sizes = tables.events.filter(train).group_by("scenario").len().sort("len", "scenario")
+        code = int(sizes["scenario"][0])
+    else:
+        named = tables.scenarios.filter(raw_scenario=cell.scenario)
+        if named.is_empty():
+            raise ValueError(
+                f"scenario {cell.scenario} has no event; the log has {tables.scenarios['raw_scenario'].to_list()}"
+            )
+        code = int(named["scenario"][0])
+    own = pl.col("scenario") == code
+    drawn = pl.Series(row_uniforms(tables.events["row_id"].to_numpy(), seed) < cell.share)
+    kept = tables.events.filter(~(train & own) | drawn)
+    kept = kept.filter(own) if cell.alone else kept
+    if kept.filter(train & own).is_empty():
+        raise ValueError(
+            f"share {cell.share} leaves no train event of scenario code {code}: raise it"
+        )
+    return kept
