@@ -62,13 +62,8 @@ Longs = npt.NDArray[np.int64]
 
 log = logging.getLogger("reelrank.claims")
 ROOT = Path(__file__).parents[1]
-RANKED = (
-    "base",
-    "clean",
-    "noisy",
-    "identified",
-    "correlated",
-)  # worlds that rank by the poster's weights
+# worlds that rank by the poster's weights
+RANKED = ("base", "clean", "noisy", "identified", "correlated")
 MOSTLY_NOISE = ("noisy",)
 IDENTIFIABLE = ("clean", "identified")  # built to be
 COSINE = 0.98  # issue 5
@@ -160,8 +155,7 @@ def halves(problem: Matching) -> tuple[Matching, Matching]:
 def estimated(problem: Matching, replicates: int) -> tuple[SoftFit, WeightInference]:
     """Weights with the noise modelled."""
     fit = fit_soft(problem, SOFT_OPTIONS)
-    # “identified” must promise what is claimed of it
-    inference = InferenceOptions(replicates=replicates, min_cosine=COSINE)
+    inference = InferenceOptions(replicates=replicates)
     return fit, infer_soft(problem, fit, inference, SOFT_OPTIONS)
 
 

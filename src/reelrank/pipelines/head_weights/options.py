@@ -92,7 +92,7 @@ class InferenceOptions(Options):
         0.5, gt=0, le=2, description="width of a weight's 95 % interval above which it is not identified [D]"
     )  # fmt: skip
     min_cosine: float = Field(
-        0.9,
+        0.98,
         gt=0,
         lt=1,
         description="5 % quantile of cos(ŵ_b, ŵ) below which none is identified [D]",
