@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import polars as pl
 import pytest
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
@@ -49,3 +50,18 @@ def real_data():
     if not folder or not Path(folder).is_dir():
         pytest.skip("REELRANK_REAL_DATA names no folder with real rows")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def fewer_real_rows(real_data, tmp_path_factory):
+    """The official folder of KuaiRand-Pure with the logs of every sixteenth user."""
+    source = real_data / "KuaiRand-Pure/data"
+    folder = tmp_path_factory.mktemp("raw") / "KuaiRand-Pure/data"
+    folder.mkdir(parents=True)
+    for file in source.glob("*.csv"):
+        if file.name.startswith("log_"):
+            rows = pl.read_csv(file, infer_schema=False)
+            rows.filter(pl.col("user_id").cast(pl.Int64) % 16 == 0).write_csv(folder / file.name)
+        else:
+            (folder / file.name).symlink_to(file)
+    return folder.parents[1]

@@ -166,7 +166,7 @@ def test_the_command_line_runs_from_any_folder_and_names_the_report(project, com
 
 @pytest.mark.slow
 def test_a_run_killed_in_training_goes_on_and_ends_like_one_that_was_not(
-    run, catalog_of, catalog, project, tmp_path
+    catalog_of, catalog, project, tmp_path
 ):
     command = [*KEDRO, "run", "--pipelines", "mt_dqn", "--env", "test", "--params", f"data_root={tmp_path}"]  # fmt: skip
     with subprocess.Popen(
@@ -179,7 +179,7 @@ def test_a_run_killed_in_training_goes_on_and_ends_like_one_that_was_not(
             )
             time.sleep(0.02)
         process.kill()
-    run(tmp_path)
+    subprocess.run(command, check=True, cwd=project, capture_output=True, timeout=300)
     again, once = (
         c["mt_dqn.results"].load().drop("run_id") for c in (catalog_of(tmp_path), catalog)
     )

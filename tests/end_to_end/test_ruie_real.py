@@ -1,6 +1,5 @@
 """RUIE on real rows of KuaiRand-Pure: every sixteenth user's, over its tabs, to the report."""
 
-import polars as pl
 import pytest
 import yaml
 from conftest import ROOT
@@ -8,29 +7,14 @@ from conftest import ROOT
 pytestmark = pytest.mark.real
 
 
-@pytest.fixture
-def fewer_rows(real_data, tmp_path):
-    """The official folder with the logs of every sixteenth user."""
-    source, folder = real_data / "KuaiRand-Pure/data", tmp_path / "raw/KuaiRand-Pure/data"
-    folder.mkdir(parents=True)
-    for file in source.glob("*.csv"):
-        if file.name.startswith("log_"):
-            pl.read_csv(file, infer_schema=False).filter(
-                pl.col("user_id").cast(pl.Int64) % 16 == 0
-            ).write_csv(folder / file.name)
-        else:
-            (folder / file.name).symlink_to(file)
-    return tmp_path / "raw"
-
-
 @pytest.mark.slow
-def test_real_tabs_run_to_a_report(run, catalog_of, fewer_rows, tmp_path):
+def test_real_tabs_run_to_a_report(run, catalog_of, fewer_real_rows, tmp_path):
     """The real files through the whole pipeline, with the tiny models of the test environment."""
     tiny = yaml.safe_load((ROOT / "conf/test/parameters/ruie.yml").read_text(encoding="utf-8"))
     tiny["ruie"]["studies"] = {"run": []}
     tiny["ruie"]["training"]["epochs"] = 1
     own = {"ruie_kuairand": {"sequences": {"k_core": 2}}}
-    run(tmp_path, pipeline="ruie_kuairand", env="real", params={**tiny, **own, "raw_root": str(fewer_rows)})  # fmt: skip
+    run(tmp_path, pipeline="ruie_kuairand", env="real", params={**tiny, **own, "raw_root": str(fewer_real_rows)})  # fmt: skip
     opened = catalog_of(tmp_path, "real")
     results = opened["ruie_kuairand.results"].load()
     assert set(results["data_kind"]) == {"real"} and set(results["source"]) == {"kuairand"}

@@ -19,6 +19,7 @@ from reelrank.features.histories import (
 )
 from reelrank.models.event_stream import EventStream
 from reelrank.models.inputs import InputSpec
+from reelrank.models.policy import RankingModel
 from reelrank.models.registry import build
 
 ROWS = range(60, 160, 9)
@@ -26,7 +27,7 @@ ROWS = range(60, 160, 9)
 
 def model_for(name, inputs):
     torch.manual_seed(0)
-    model = build(name, TINY[name], InputSpec.of(inputs)).eval()
+    model = build(name, TINY[name], InputSpec.of(inputs), RankingModel).eval()
     model.refresh(inputs)
     return model
 

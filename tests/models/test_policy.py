@@ -5,6 +5,7 @@ from support.model_inputs import TINY, batch, model_inputs
 import reelrank.pipelines.mt_dqn.baselines
 import reelrank.pipelines.mt_dqn.model  # noqa: F401 (registers)
 from reelrank.models.inputs import InputSpec
+from reelrank.models.policy import RankingModel
 from reelrank.models.registry import build, registered
 
 
@@ -12,7 +13,7 @@ from reelrank.models.registry import build, registered
 def model(request):
     torch.manual_seed(0)
     inputs = model_inputs()
-    model = build(request.param, TINY[request.param], InputSpec.of(inputs)).eval()
+    model = build(request.param, TINY[request.param], InputSpec.of(inputs), RankingModel).eval()
     model.refresh(inputs)
     return model
 

@@ -10,6 +10,7 @@ from reelrank.models.inputs import InputSpec, ModelInputs
 from reelrank.models.item_tokens import ItemTokens
 from reelrank.models.negatives import NegativeSampler
 from reelrank.models.options import FusionOptions, TGNNOptions
+from reelrank.models.policy import RankingModel
 from reelrank.models.registry import build
 from reelrank.models.user_features import UserFeatures
 from reelrank.pipelines.mt_dqn import baselines, model  # noqa: F401 (they register their models)
@@ -119,7 +120,7 @@ def toy_sampler(events, n_items=15):
 
 def toy_model(name, inputs, seed=0):
     seed_everything(seed)
-    built = build(name, CONFIGS[name], InputSpec.of(inputs))
+    built = build(name, CONFIGS[name], InputSpec.of(inputs), RankingModel)
     built.refresh(inputs)
     return built
 
