@@ -411,6 +411,7 @@ def main() -> int:
     given = parser.parse_args()
     sizes = SIZES | {"users": given.users, "small_users": min(60, given.users // 5)}
     found: list[Judged] = []
+    given.data.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=given.data) as folder:
         for seed in given.seeds:
             found += judge(seed, sizes, given.replicates, Path(folder))

@@ -92,11 +92,11 @@ def test_validation_never_sees_a_test_event():
 )
 def test_models_learn_the_rule(name, options, tmp_path):
     """The next item follows from the last one: after training it stands well above the middle, 10.5."""
-    events = event_frame(n_users=40, n_events=12)
-    checkpoint, history = fitted(name, options, tmp_path, events, epochs=10, batch_size=16, lr=0.02, patience=10)  # fmt: skip
+    events = event_frame(n_users=80, n_events=12)
+    checkpoint, history = fitted(name, options, tmp_path, events, epochs=20, batch_size=16, lr=0.02, patience=20)  # fmt: skip
     assert history["train_loss"][-1] < history["train_loss"][0]
     frame = predict(checkpoint, tables(events), RANKING, "cpu")
-    assert frame.filter(split="test")["rank"].mean() < 8
+    assert frame.filter(split="test")["rank"].mean() < 4
 
 
 def test_the_history_holds_ruies_monitors_of_every_scenario(tmp_path):
