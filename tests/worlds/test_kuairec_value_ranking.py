@@ -187,7 +187,7 @@ def test_requests_have_the_sessions_of_the_ingested_tables(root, truth, requests
 def test_a_world_without_users_of_requests_says_so(tmp_path):
     folder = tmp_path / "_truth"
     folder.mkdir()
-    pl.DataFrame({"request": [0], "candidates": [[1]]}).write_parquet(folder / "requests.parquet")
+    pl.DataFrame({"request": [0], "candidates": [[1]]}).write_ipc(folder / "requests.arrow")
     world = generate(WorldOptions(**SIZES))
     with pytest.raises(ValueError, match="has no session"):
         Truth(tmp_path, {}, world.response, world.policy).session_candidates()

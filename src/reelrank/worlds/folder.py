@@ -11,6 +11,8 @@ from reelrank import sources
 from reelrank.options import Options, digest
 
 TRUTH_FOLDER = "_truth"
+# in it; Arrow IPC files
+EXPOSURES_FILE, REQUESTS_FILE = "exposures.arrow", "requests.arrow"
 
 
 def write_once(root: Path, options: Options, write: Callable[[Path], None]) -> Path:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from reelrank.sources import kuairec_schema as official
 from reelrank.worlds import kuairec_files as files
 from reelrank.worlds import latent
-from reelrank.worlds.folder import TRUTH_FOLDER, write_once
+from reelrank.worlds.folder import EXPOSURES_FILE, REQUESTS_FILE, TRUTH_FOLDER, write_once
 from reelrank.worlds.kuairand_files import Catalogue
 from reelrank.worlds.kuairec_options import EARLY_SHARE, WorldOptions
 from reelrank.worlds.policy import Policy, RandomState, alias_table, calibrate, seed_state
@@ -426,10 +426,8 @@ def _write_truth(o: WorldOptions, world: World, folder: Path) -> None:
         position="position",
         request="request",
         request_ms="request_ms",
-    ).write_parquet(folder / "exposures.parquet", compression="lz4", statistics=False)
-    _requests(world).write_parquet(
-        folder / "requests.parquet", compression="uncompressed", statistics=False
-    )
+    ).write_ipc(folder / EXPOSURES_FILE)
+    _requests(world).write_ipc(folder / REQUESTS_FILE)
     world.sessions.write_parquet(folder / "sessions.parquet")
     world.observed.drop("play_ms").write_parquet(folder / "observed.parquet")
     edges = pl.DataFrame({"src": world.graph.src, "dst": world.graph.dst})

@@ -18,7 +18,7 @@ import polars as pl
 from reelrank.sources import kuaisar_schema as official
 from reelrank.worlds import kuaisar_files as files
 from reelrank.worlds import latent
-from reelrank.worlds.folder import TRUTH_FOLDER, write_once
+from reelrank.worlds.folder import EXPOSURES_FILE, REQUESTS_FILE, TRUTH_FOLDER, write_once
 from reelrank.worlds.kuaisar_options import WorldOptions
 from reelrank.worlds.kuaisar_search import Searches, draw_searches, turned
 from reelrank.worlds.kuaisar_truth import save_search_truth
@@ -234,11 +234,11 @@ def _write_truth(o: WorldOptions, world: World, rec: pl.DataFrame, folder: Path)
         "propensity",
         pl.col("position").cast(pl.Int16),
         "request",
-    ).write_parquet(folder / "exposures.parquet", compression="lz4", statistics=False)
+    ).write_ipc(folder / EXPOSURES_FILE)
     candidates = np.concatenate([log.candidates for log in world.logs])
     pl.DataFrame({"request": np.arange(len(candidates)), "candidates": candidates}).with_columns(
         pl.col("candidates").arr.to_list()
-    ).write_parquet(folder / "requests.parquet", compression="uncompressed", statistics=False)
+    ).write_ipc(folder / REQUESTS_FILE)
     sessions = np.concatenate([log.sessions for log in world.logs])
     pl.DataFrame(sessions, schema=list(SESSION_COLUMNS), orient="row").with_columns(
         pl.col("user_id", "start_ms", "end_ms", "n_rows").cast(pl.Int64),

@@ -13,7 +13,7 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 from safetensors.numpy import load_file, save_file
 
-from reelrank.worlds.folder import TRUTH_FOLDER
+from reelrank.worlds.folder import EXPOSURES_FILE, REQUESTS_FILE, TRUTH_FOLDER
 from reelrank.worlds.policy import Policy
 from reelrank.worlds.response import (
     EXPECTED,
@@ -225,8 +225,8 @@ class Truth:
         ``candidates[: C − j]``. Random exposures have request null and propensity 1 / videos.
         """
         folder = self.root / TRUTH_FOLDER
-        requests = pl.scan_parquet(folder / "requests.parquet").select("request", "candidates")
-        return pl.scan_parquet(folder / "exposures.parquet").join(
+        requests = pl.scan_ipc(folder / REQUESTS_FILE).select("request", "candidates")
+        return pl.scan_ipc(folder / EXPOSURES_FILE).join(
             requests, on="request", how="left", maintain_order="left"
         )
 
@@ -242,14 +242,14 @@ class Truth:
             ValueError: the world does not store the users of its requests.
         """
         folder = self.root / TRUTH_FOLDER
-        requests = pl.read_parquet(folder / "requests.parquet")
+        requests = pl.read_ipc(folder / REQUESTS_FILE)
         if "session" not in requests.columns:
             raise ValueError(
-                f"{folder / 'requests.parquet'} has no session: only KuaiRec's world stores it; "
+                f"{folder / REQUESTS_FILE} has no session: only KuaiRec's world stores it; "
                 "join exposures() to the rows of the log instead"
             )
         drawn = (
-            pl.scan_parquet(folder / "exposures.parquet")
+            pl.scan_ipc(folder / EXPOSURES_FILE)
             .sort("request", "position")
             .group_by("request", maintain_order=True)
             .agg("propensity", pl.first("request_ms"), n_shown=pl.len())
