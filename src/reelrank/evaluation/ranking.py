@@ -14,6 +14,7 @@ from numba import njit
 from scipy.stats import rankdata
 
 from reelrank.evaluation.columns import finite, require, same_length
+from reelrank.sorting import sort_by
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -177,33 +178,51 @@ def _ndcg_by_list(
 ) -> FloatArray:
     """NDCG (L,) of lists that lie one after the other; ``discount`` (K,) belongs to places 1 … K."""
     values = _dcg_by_list(scores, gains, ends, discount)
+    against = -gains
+    order, spare = np.empty(gains.size, np.int64), np.empty(gains.size, np.int64)
     start = 0
     for index, end in enumerate(ends):
         top = min(end - start, discount.size)
-        ideal = (np.sort(gains[start:end])[::-1][:top] * discount[:top]).sum()
+        own = _sorted_places(start, end, against, order, spare)
+        ideal = 0.0
+        for place in range(top):
+            ideal += gains[own[place]] * discount[place]
         values[index] = values[index] / ideal if ideal > 0 else np.nan
         start = end
     return values
 
 
 @njit(cache=True, nogil=True)
+def _sorted_places(
+    start: int, end: int, key: FloatArray, order: IntArray, spare: IntArray
+) -> IntArray:
+    """Places start … end − 1 by rising ``key``, in the memory of ``order``."""
+    size = end - start
+    for k in range(size):
+        order[k] = start + k
+    sort_by(order[:size], key, spare[:size])
+    return order[:size]
+
+
+@njit(cache=True, nogil=True)
 def _dcg_by_list(
     scores: FloatArray, gains: FloatArray, ends: IntArray, discount: FloatArray
 ) -> FloatArray:
-    values = np.zeros(ends.size)
+    values, against = np.zeros(ends.size), -scores
+    order, spare = np.empty(scores.size, np.int64), np.empty(scores.size, np.int64)
     start = 0
     for index, end in enumerate(ends):
-        gain, score = gains[start:end], scores[start:end]
         size = end - start
         top = min(size, discount.size)
-        order = np.argsort(-score)
+        own = _sorted_places(start, end, against, order, spare)
         place = 0
         while place < top:  # one step per group of equal scores
-            last, total = place, 0.0
-            while last < size and score[order[last]] == score[order[place]]:
-                total += gain[order[last]]
+            last, total, shared = place, 0.0, 0.0
+            while last < size and scores[own[last]] == scores[own[place]]:
+                total += gains[own[last]]
+                shared += discount[last] if last < top else 0.0
                 last += 1
-            values[index] += total * discount[place : min(last, top)].sum() / (last - place)
+            values[index] += total * shared / (last - place)
             place = last
         start = end
     return values

@@ -33,6 +33,7 @@ from reelrank.options import Options
 from reelrank.sources.errors import TooManyBadRows
 from reelrank.sources.log_format import BAD_LINES, RAW_COLUMNS, Chunk, LogFile, LogFormat
 from reelrank.sources.spill import read_spill, write_spill
+from reelrank.sorting import sort_by
 from reelrank.tables import IdMap, Interactions, Quarantine
 
 FILE_ROWS = 2**40  # row_id = file number · FILE_ROWS + line
@@ -418,7 +419,7 @@ def _order(code: NDArray[np.int64], ts_ms: NDArray[np.int64], n_users: int) -> N
         start[code[i] + 1] += 1
     start = np.cumsum(start)
     place = start[:-1].copy()
-    order = np.empty(len(code), np.int64)
+    order, spare = np.empty(len(code), np.int64), np.empty(len(code), np.int64)
     for i in range(len(code)):
         order[place[code[i]]] = i
         place[code[i]] += 1
@@ -426,7 +427,7 @@ def _order(code: NDArray[np.int64], ts_ms: NDArray[np.int64], n_users: int) -> N
         own = order[start[user] : start[user + 1]]
         for k in range(1, len(own)):
             if ts_ms[own[k]] < ts_ms[own[k - 1]]:
-                own[:] = own[np.argsort(ts_ms[own], kind="mergesort")]
+                sort_by(own, ts_ms, spare[: len(own)])
                 break
     return order
 
