@@ -30,10 +30,10 @@ from reelrank.buckets import (
 )
 from reelrank.features.sessions import request_and_session_ids
 from reelrank.options import Options
+from reelrank.sorting import sort_by
 from reelrank.sources.errors import TooManyBadRows
 from reelrank.sources.log_format import BAD_LINES, RAW_COLUMNS, Chunk, LogFile, LogFormat
 from reelrank.sources.spill import read_spill, write_spill
-from reelrank.sorting import sort_by
 from reelrank.tables import IdMap, Interactions, Quarantine
 
 FILE_ROWS = 2**40  # row_id = file number · FILE_ROWS + line
