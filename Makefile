@@ -53,6 +53,7 @@ claims: $(STAMP)  ## statistical claims on planted truth (takes a while)
 	$(BIN)/python claims/mt_dqn.py
 	$(BIN)/python claims/head_weights.py
 	$(BIN)/python claims/value_model.py
+	$(BIN)/python claims/ruie.py
 
 viz: $(STAMP)  ## lineage in the browser
 	$(BIN)/kedro viz run --include-hooks

@@ -21,7 +21,8 @@ import torch
 from reelrank.models.feed import PAD, FeedBatch, ItemFeatures
 from reelrank.models.feed_encoder import FeedSpec
 from reelrank.models.feed_environment import RollOut, roll_out
-from reelrank.models.feedback_simulator import FeedbackSimulator, SimulatorOptions
+from reelrank.models.feedback_options import SimulatorOptions
+from reelrank.models.feedback_simulator import FeedbackSimulator
 from reelrank.models.session_model import GRID, SessionModel
 from reelrank.models.simulator_environment import SimulatorEnvironment, SimulatorRolloutOptions
 from reelrank.sources.kuairand_schema import RELEASE_START_MS

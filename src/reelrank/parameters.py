@@ -23,6 +23,8 @@ from reelrank.features.temporal_graph import NeighbourOptions
 from reelrank.features.value_encoder import ValueFeatureOptions
 from reelrank.freshness import FreshnessOptions
 from reelrank.options import Options
+from reelrank.pipelines.ab_test.run_options import ABTestParameters, ABTestSettings
+from reelrank.pipelines.feedback_simulator.run_options import FeedbackSimulatorParameters
 from reelrank.pipelines.head_weights.debias import DebiasOptions
 from reelrank.pipelines.head_weights.diagnostics import DiagnosticOptions
 from reelrank.pipelines.head_weights.options import (
@@ -47,6 +49,7 @@ from reelrank.pipelines.ingestion.options import (
     KuaiSARRaw,
     WeiboRaw,
 )
+from reelrank.pipelines.mmrf.run_options import MMRFParameters, MMRFSettings, PublishedTable
 from reelrank.pipelines.mt_dqn.options import (
     ConcatModalOptions,
     EvaluateOptions,
@@ -191,6 +194,12 @@ class MTDQNParameters(Options):
         return self
 
 
+class MTDQNSettings(Options):
+    """Block ``mt_dqn_weibo``: all else is in ``mt_dqn``."""
+
+    command: str
+
+
 class OPEValidityParameters(Options):
     """Block ``ope_validity``."""
 
@@ -262,10 +271,18 @@ class Parameters(Options):
     events: EventsParameters
     worlds: WorldParameters
     mt_dqn: MTDQNParameters
+    mt_dqn_weibo: MTDQNSettings
     ope_validity: OPEValidityParameters
     value_model: ValueModelParameters
     head_weights: HeadWeightsParameters
+    mmrf: MMRFParameters
+    mmrf_top_videos: MMRFSettings
+    mmrf_kuairec: MMRFSettings
+    mmrf_published: PublishedTable
+    ab_test: ABTestParameters
+    ab_test_kuairand: ABTestSettings
     ruie: RuieParameters
+    feedback_simulator: FeedbackSimulatorParameters
     ruie_kuairand: RuieSettings
     ruie_events: RuieSettings
     freshness: FreshnessOptions

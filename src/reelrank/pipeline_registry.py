@@ -5,11 +5,14 @@ from __future__ import annotations
 from kedro.pipeline import Pipeline
 
 from reelrank.pipelines import (
+    ab_test,
     download,
     features,
+    feedback_simulator,
     graphs,
     head_weights,
     ingestion,
+    mmrf,
     mt_dqn,
     ope_validity,
     ruie,
@@ -28,17 +31,39 @@ def register_pipelines() -> dict[str, Pipeline]:
     values = value_model.create_pipeline(source="kuairec")
     # training of the one model that ranks, and what it was fitted with
     predictor = values.to_outputs("value_model.gnn_128_model", "value_model.encoder")
+    # what decisions of a feed are made of
+    decided = full["kuairand"].to_outputs("kuairand.splits", "kuairand.candidate_sets")
+    policies = mmrf.create_pipeline(system="mmrf")
+    # trained once, and what their off-policy values rest on
+    arms = policies.to_outputs(
+        *(f"mmrf.{m}_{kind}" for m in ab_test.METHODS for kind in ("model", "scores")),
+        "mmrf.propensities",
+    )
+    watched = full["kuairec"].to_outputs("kuairec.splits", "kuairec.candidate_sets")
+    watchers = mmrf.create_pipeline(system="mmrf_kuairec", source="kuairec").to_outputs(
+        *(f"mmrf_kuairec.{m}_model" for m in ab_test.MATRIX_METHODS)
+    )
     systems = {
         "mt_dqn": shared["kuairand"] + mt_dqn.create_pipeline(system="mt_dqn", source="kuairand"),
+        "mt_dqn_weibo": shared["weibo"]
+        + mt_dqn.create_pipeline(system="mt_dqn_weibo", source="weibo"),
         "value_model": shared["kuairec"] + values,
         "head_weights": shared["kuairec"]
         + predictor
         + head_weights.create_pipeline(model="gnn_128"),
+        "mmrf": decided + policies,
+        "mmrf_top_videos": decided + mmrf.create_pipeline(system="mmrf_top_videos"),
+        "ab_test": decided + arms + watched + watchers + ab_test.create_pipeline(),
+        "ab_test_kuairand": decided
+        + arms
+        + ab_test.create_pipeline(system="ab_test_kuairand", matrix=None),
         "ruie": shared["kuaisar"] + ruie.create_pipeline(system="ruie", source="kuaisar"),
         "ruie_kuairand": shared["kuairand"]
         + ruie.create_pipeline(system="ruie_kuairand", source="kuairand"),
         "ruie_events": shared["events"]
         + ruie.create_pipeline(system="ruie_events", source="events"),
+        "feedback_simulator": shared["kuairand"].to_outputs("kuairand.splits")
+        + feedback_simulator.create_pipeline(),
         "ope_validity": shared["kuairand"] + tables["kuairec"] + ope_validity.create_pipeline(),
     }
     return {

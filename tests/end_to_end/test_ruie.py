@@ -2,10 +2,12 @@
 
 import json
 
+import nbformat
 import numpy as np
 import polars as pl
 import pytest
 from kedro.framework.project import pipelines
+from nbclient import NotebookClient
 
 from reelrank.pipelines.ruie.report import FIGURES
 from reelrank.pipelines.ruie.run_options import TRAINED, VARIANTS
@@ -121,6 +123,18 @@ def test_the_report_says_it_is_synthetic_and_calls_the_published_row_a_reference
         assert words in page, words
     for name in FIGURES:
         json.dumps(catalog.get(f"ruie.figure_{name}").preview())
+
+
+def test_the_notebook_runs_on_the_catalog(data_root, project, monkeypatch):
+    monkeypatch.setenv("REELRANK_ENV", "test")
+    monkeypatch.setenv("REELRANK_DATA_ROOT", str(data_root))
+    notebook = nbformat.read(project / "notebooks/ruie.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells), "notebooks carry no output"
+    client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(project)}})
+    client.execute()
+    shown = {c.id: str([o.get("data", "") for o in c.outputs]) for c in notebook.cells if "outputs" in c}  # fmt: skip
+    assert "popularity" in shown["paired-table"] and "realised" in shown["user-state"]
+    assert "item_id" in shown["user-items"] and "tail slice" in shown["forensics-table"]
 
 
 def test_the_other_sources_share_all_but_their_own_settings(project):

@@ -155,3 +155,23 @@ def test_bad_input(rows):
         UserBootstrap([])
     with pytest.raises(ValueError, match="at least one"):
         macro([])
+
+
+def test_correlation_is_pearsons_of_the_repeated_rows():
+    rng = np.random.default_rng(3)
+    users = np.repeat(np.arange(20), 5)
+    a = rng.normal(size=100)
+    b = a + rng.normal(size=100)
+    bootstrap = UserBootstrap(users, 60, 1)
+    got = bootstrap.correlation(users, a + 1e4, b)
+    assert got.value == pytest.approx(np.corrcoef(a, b)[0, 1])
+    for drawn, counts in zip(got.replicates[:5], bootstrap.counts[:5], strict=True):
+        rows = np.repeat(np.arange(100), counts[users])
+        assert drawn == pytest.approx(np.corrcoef(a[rows], b[rows])[0, 1])
+    assert got.ci_low < got.value < got.ci_high
+    constant = bootstrap.correlation(users, np.full(100, 0.3), b)
+    assert np.isnan(constant.value) and not constant.reliable
+    none = bootstrap.correlation(users[:0], a[:0], b[:0])
+    assert np.isnan(none.value) and none.n == 0
+    with pytest.raises(ValueError, match="not finite"):
+        bootstrap.correlation(users, np.full(100, np.nan), b)

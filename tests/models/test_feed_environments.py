@@ -9,7 +9,8 @@ from reelrank.models.feed import PAD, WATCH_TIME, FeedBatch, ItemFeatures
 from reelrank.models.feed_encoder import FeedSpec
 from reelrank.models.feed_environment import draw_places, ranked, roll_out
 from reelrank.models.feed_windows import TRAIN, row_roles
-from reelrank.models.feedback_simulator import FeedbackSimulator, SimulatorOptions
+from reelrank.models.feedback_options import SimulatorOptions
+from reelrank.models.feedback_simulator import FeedbackSimulator
 from reelrank.models.matrix_environment import MatrixEnvironment, MatrixOptions
 from reelrank.models.session_model import GRID, SessionModel, fit_sessions
 from reelrank.models.simulator_environment import SimulatorEnvironment, SimulatorRolloutOptions

@@ -6,8 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
+from sklearn.metrics import roc_auc_score
 from support.feeds import batch_of, planted_feed, planted_rates
 
+from reelrank.evaluation.uncertainty import UserBootstrap
 from reelrank.models.feed import HATE, PAD, RESPONSES, WATCH_TIME
 from reelrank.models.feed_encoder import FeedSpec
 from reelrank.models.feed_windows import (
@@ -18,11 +21,18 @@ from reelrank.models.feed_windows import (
     row_roles,
     windows_with,
 )
-from reelrank.models.feedback_accuracy import simulator_accuracy
+from reelrank.models.feedback_accuracy import (
+    CEILING,
+    CONSTANT,
+    SIMULATOR,
+    Key,
+    accuracy,
+    judged_rows,
+    reward_errors,
+)
+from reelrank.models.feedback_options import SimulatedRewardOptions, SimulatorOptions
 from reelrank.models.feedback_simulator import (
     FeedbackSimulator,
-    SimulatedRewardOptions,
-    SimulatorOptions,
     bernoulli_kl,
     eq6,
     shown,
@@ -34,6 +44,7 @@ from reelrank.training.options import TrainOptions
 SMALL = SimulatorOptions(d_state=16, d_id=8, d_attributes=4, d_context=4, hidden=32)
 TRAINING = TrainOptions(epochs=8, batch_size=24, lr=1e-2, lr_min=1e-3, patience=12, device="cpu")
 USERS, ROWS = 240, 10
+BOOTSTRAP = UserBootstrap(np.arange(USERS), 50)
 
 
 def fitted(tmp_path, inputs, options=SMALL, training=TRAINING, **other):
@@ -53,8 +64,14 @@ def trained(feed, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def accuracy(feed, trained):
-    return simulator_accuracy(trained[0], feed, seed=1)
+def judged(feed, trained):
+    rates = torch.from_numpy(planted_rates(len(feed.items.codes))).float()
+    return judged_rows(trained[0], feed, seed=1, expected=rates[feed.rows.item])
+
+
+@pytest.fixture(scope="module")
+def found(judged):
+    return accuracy(judged, BOOTSTRAP)
 
 
 def untrained(inputs, options=SMALL, seed=0):
@@ -64,20 +81,51 @@ def untrained(inputs, options=SMALL, seed=0):
     return model
 
 
-def value(accuracy, exposure, response, metric):
-    row = accuracy.filter(exposure=exposure, response=response, metric=metric)
-    return row["value"].item()
+def value(found, exposure, response, metric, variant=SIMULATOR):
+    return found[Key(exposure, response, variant, metric)].value
 
 
 @pytest.mark.parametrize("exposure", ["standard", "random"])
-def test_it_learns_a_planted_response_and_is_calibrated(accuracy, exposure):
+def test_it_learns_a_planted_response_and_is_calibrated(found, exposure):
     for name in RESPONSES:
-        assert value(accuracy, exposure, name, "mse") < value(accuracy, exposure, name, "mse_constant")  # fmt: skip
-        assert value(accuracy, exposure, name, "auc") > 0.58
+        for metric in ("mse", "true_mse"):
+            assert value(found, exposure, name, metric) < value(found, exposure, name, metric, CONSTANT)  # fmt: skip
+        order = "xauc" if name == "watch_time" else "auc"
+        assert value(found, exposure, name, order) > 0.58
+        assert value(found, exposure, name, "true_spearman") > 0.5
+        assert value(found, exposure, name, order, CEILING) > 0.58
     for name in RESPONSES[:WATCH_TIME]:
         # 96 to 480 rows in 15 bins: a perfect forecast of a fair coin has about 0.4 √(15/n) by chance
-        n = accuracy.filter(exposure=exposure, response=name, metric="ece")["n"].item()
-        assert value(accuracy, exposure, name, "ece") < 0.05 + 0.4 * math.sqrt(15 / n)
+        n = found[Key(exposure, name, SIMULATOR, "ece")].n
+        assert value(found, exposure, name, "ece") < 0.05 + 0.4 * math.sqrt(15 / n)
+        bias = found[Key(exposure, name, SIMULATOR, "bias")]
+        assert bias.ci_low < bias.value < bias.ci_high
+
+
+def test_accuracy_is_that_of_the_reference_library(judged, found):
+    for exposure in ("standard", "random"):
+        own = judged.filter(exposure=exposure, response="click")
+        y, s = own["logged"].to_numpy(), own["score"].to_numpy()
+        assert value(found, exposure, "click", "auc") == pytest.approx(roc_auc_score(y, s))
+        error = np.abs(y - own["predicted"].to_numpy())
+        rank = spearmanr(own["kl"].to_numpy(), error).statistic
+        assert value(found, exposure, "click", "kl_error_spearman") == pytest.approx(rank, abs=1e-6)
+        assert value(found, exposure, "click", "mse", CONSTANT) == pytest.approx(
+            np.mean((y - own["constant"].to_numpy()) ** 2), rel=1e-6
+        )
+
+
+def test_the_bonus_of_eq6_is_what_biases_the_simulated_reward(judged):
+    gap = {}
+    for kappa in (0.0, 1.0):
+        found = reward_errors(judged, SimulatedRewardOptions(kappa=kappa), BOOTSTRAP)
+        gap[kappa] = found["standard", "hate"]["reward_bias"].value
+    own = judged.filter(exposure="standard", response="hate")
+    kl = own["kl"].to_numpy().clip(max=1).mean()
+    assert gap[1.0] - gap[0.0] == pytest.approx(kl, rel=1e-5)
+    # hate counts against: predicting too much of it makes the reward too small
+    plain = (own["logged"] - own["score"]).mean() / own["sd"][0]
+    assert gap[0.0] == pytest.approx(plain, rel=1e-4, abs=1e-6)
 
 
 def test_predictions_follow_the_planted_rates(feed, trained):
@@ -199,8 +247,13 @@ def test_unknown_responses_are_masked(tmp_path):
     drawn = model.draw(torch.full((4, 7), 0.5), torch.rand(4, 5))
     assert drawn[:, k].isnan().all()
     assert drawn[:, [i for i in range(7) if i != k]].isfinite().all()
-    accuracy = simulator_accuracy(model, feed, seed=0)
-    assert accuracy.filter(response="comment")["n"].sum() == 0
+    judged = judged_rows(model, feed, seed=0)
+    assert judged.filter(response="comment")["logged"].null_count() == judged.height // 7
+    found = accuracy(judged, UserBootstrap(np.arange(40), 20))
+    for key, estimate in found.items():
+        if key.response == "comment":
+            assert estimate.n == 0 and not estimate.reliable and math.isnan(estimate.value), key
+    assert not any(key.metric.startswith("true") for key in found)
     # a value where nothing was logged moves no loss: it is what is known that counts
     roles = row_roles(feed)
     wanted = roles.in_split(TRAIN)

@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -9,6 +10,7 @@ from reelrank.models.sequence_encoders import (
     GRU4RecOptions,
     NextItNetOptions,
     SASRecOptions,
+    causal_convolution,
     last_valid,
     left_aligned,
     make_encoder,
@@ -87,3 +89,16 @@ def test_casers_horizontal_filters_are_convolutions():
     seen = torch.relu(caser.dense(torch.cat([over_time, *best], 1)))
     expected = torch.relu(caser.out(torch.cat([seen, caser.users(users)], 1)))
     torch.testing.assert_close(caser(x, users), expected)
+
+
+@pytest.mark.parametrize(("step", "length"), [(1, 9), (2, 9), (4, 5), (8, 3)])
+def test_causal_convolutions_are_torchs_and_so_are_their_gradients(step, length):
+    torch.manual_seed(0)
+    x = torch.randn(length, 2, 4, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(5, 12, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(5, dtype=torch.float64, requires_grad=True)
+    padded = F.pad(x.permute(1, 2, 0), (2 * step, 0))
+    kernel = weight.unflatten(1, (3, 4)).transpose(1, 2)
+    expected = F.conv1d(padded, kernel, bias, dilation=step).permute(2, 0, 1)
+    torch.testing.assert_close(causal_convolution(x, weight, bias, step), expected)
+    assert torch.autograd.gradcheck(causal_convolution, (x, weight, bias, step))

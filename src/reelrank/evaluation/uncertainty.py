@@ -26,6 +26,7 @@ MIN_USERS = 2  # one cluster has no between-user variance
 MIN_POSITIVES = 10  # [D] fewer positives: F1 and AP jump with single rows
 MIN_DEFINED = 0.95  # [D] share of resamples in which the statistic must exist
 QUANTILES = (0.025, 0.975)
+_ROUNDING = 1e-12  # a variance below this share of the mean square is none
 _BLOCK = 64  # resamples widened to float64 at a time: bounds memory
 
 
@@ -142,10 +143,7 @@ class UserBootstrap:
         if not sums:
             return []
         columns = np.concatenate(sums, axis=1)
-        resampled = np.empty((len(self.counts), columns.shape[1]))
-        for start in range(0, len(self.counts), _BLOCK):
-            block = slice(start, start + _BLOCK)
-            resampled[block] = self.counts[block].astype(np.float64) @ columns
+        resampled = self._resampled(columns)
         ends = np.cumsum([part.shape[1] for part in sums])[:-1]
         totals = np.split(columns.sum(axis=0, keepdims=True), ends, axis=1)
         replicates = np.split(resampled, ends, axis=1)
@@ -207,6 +205,46 @@ class UserBootstrap:
         replicates = _weighted_auc(label[order], index[order], tie_ends, by_user)
         estimate = _estimate(auc(label, score), replicates, label.size, np.unique(index).size)
         return _mark(_mark(estimate, label), 1 - label)
+
+    def correlation(self, users: npt.ArrayLike, a: npt.ArrayLike, b: npt.ArrayLike) -> Estimate:
+        """Pearson's correlation; NaN where a column is constant.
+
+        Spearman's is that of the ranks in the sample as it is: a resample repeats rows and so ranks, they are not drawn anew [D].
+
+        Args:
+            users: (n,) user of each row.
+            a: (n,).
+            b: (n,).
+
+        Raises:
+            ValueError: as :meth:`ratio`.
+        """
+        index = self._index(users)
+        x, y = (np.asarray(column, np.float64) for column in (a, b))
+        if x.shape != index.shape or y.shape != index.shape:
+            raise ValueError(
+                f"users {index.shape}, a {x.shape} and b {y.shape} must be of one length"
+            )
+        if not (np.isfinite(x).all() and np.isfinite(y).all()):
+            raise ValueError("a or b holds values that are not finite")
+        if x.size:
+            x, y = x - x.mean(), y - y.mean()  # sums of squares lose digits far from 0
+        size = self.users.size
+        terms = (None, x, y, x * x, y * y, x * y)
+        sums = np.stack([np.bincount(index, term, size) for term in terms], axis=1).astype(
+            np.float64
+        )
+        value = float(_correlation(sums.sum(axis=0, keepdims=True))[0])
+        n_users = int(np.count_nonzero(sums[:, 0]))
+        return _estimate(value, _correlation(self._resampled(sums)), index.size, n_users)
+
+    def _resampled(self, columns: FloatArray) -> FloatArray:
+        """Sums by user (U, C) to sums in each resample (B, C)."""
+        resampled = np.empty((len(self.counts), columns.shape[1]))
+        for start in range(0, len(self.counts), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            resampled[block] = self.counts[block].astype(np.float64) @ columns
+        return resampled
 
     def _sums(self, index: npt.NDArray[np.int64], part: Ratio) -> FloatArray:
         """Sums by user (U, 3G): numerator, denominator and rows of each group, group by group."""
@@ -292,6 +330,16 @@ def _quotient(sums: FloatArray) -> FloatArray:
     weighted = np.where(rows > 0, rows * quotient, 0.0).sum(axis=1)
     value: FloatArray = np.full(len(sums), np.nan)
     np.divide(weighted, rows.sum(axis=1), out=value, where=rows.sum(axis=1) > 0)
+    return value
+
+
+def _correlation(sums: FloatArray) -> FloatArray:
+    """Of sums (B, 6): rows, x, y, x², y², xy."""
+    n, x, y, xx, yy, xy = sums.T
+    of_x, of_y = n * xx - x * x, n * yy - y * y
+    varies = (of_x > _ROUNDING * n * xx) & (of_y > _ROUNDING * n * yy)
+    value: FloatArray = np.full(len(sums), np.nan)
+    np.divide(n * xy - x * y, np.sqrt(np.abs(of_x * of_y)), out=value, where=varies)
     return value
 
 

@@ -84,6 +84,16 @@ def feed_inputs(
     ).to(device)
 
 
+def shown_sets(interactions: pl.DataFrame) -> pl.DataFrame:
+    """Candidate sets (user_id, request_id, item_id, shown) that hold what each request shows and nothing else.
+
+    For models that learn from impressions alone: ``feed_inputs`` with k = 1.
+    """
+    return interactions.select(
+        "user_id", "request_id", "item_id", shown=pl.lit(value=True)
+    ).unique()
+
+
 def item_features(items: pl.DataFrame, train_item_ids: pl.Series) -> ItemFeatures:
     """Author, first category, first tag and duration of every item as codes fitted on train items (L2).
 

@@ -14,8 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from reelrank.models.feed import PAD, RESPONSES, WATCH_TIME, FeedBatch, FeedInputs
-from reelrank.models.feed_options import FeedEncoderOptions
-from reelrank.models.feed_rewards import WATCH_CAP_S
+from reelrank.models.feed_options import WATCH_CAP_S, FeedEncoderOptions
 from reelrank.options import Options
 
 _HOURS = 24

@@ -10,7 +10,7 @@ Source: METHODS §3.9, §4.8.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Protocol, cast
 
 import numpy as np
@@ -189,6 +189,23 @@ def scores_of(
         return np.asarray(score(batch).cpu().numpy(), np.float64)
 
 
+def _scores_where(
+    wanted: Bools,
+    policy: FeedPolicy | TruthPolicy,
+    environment: FeedEnvironment,
+    batch: FeedBatch,
+) -> Doubles:
+    """As :func:`scores_of`; a model is not asked about the other decisions, which get 0."""
+    if wanted.all() or not hasattr(policy, "scores"):
+        return scores_of(policy, environment, batch)
+    out = np.zeros(batch.candidates.shape)
+    if wanted.any():
+        rows = torch.from_numpy(wanted).to(batch.candidates.device)
+        some = {f.name: getattr(batch, f.name)[rows] for f in fields(batch)}
+        out[wanted] = scores_of(policy, environment, replace(batch, **some))
+    return out
+
+
 def roll_out(
     environment: FeedEnvironment,
     policy: FeedPolicy | TruthPolicy,
@@ -234,11 +251,13 @@ def roll_out(
         if 2 * done.sum() > len(done):
             users = users[~done]
             batch, info = environment.keep(~done)
+            done = np.zeros(len(users), np.bool_)
         day, key = info["day"], info["key"]
-        scores = scores_of(policy, environment, batch)
-        if control is not None and (day < control_days).any():
-            other = scores_of(control, environment, batch)
-            scores = np.where((day < control_days)[:, None], other, scores)
+        early = day < control_days
+        scores = _scores_where(~done & ~early, policy, environment, batch)
+        if control is not None and early.any():
+            other = _scores_where(~done & early, control, environment, batch)
+            scores = np.where(early[:, None], other, scores)
         actions = ranked(scores, batch.candidates.cpu().numpy(), key, temperature, k)
         batch, reward, terminated, truncated, info = environment.step(actions)
         active, shown = info["active"], info["shown"]

@@ -8,6 +8,8 @@ from pydantic import Field
 
 from reelrank.options import Options
 
+WATCH_CAP_S = 180.0  # watch time is winsorised here, METHODS §4.2
+
 
 class FeedDataOptions(Options):
     """How a log becomes decisions."""

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from reelrank.models.feed import HATE, RESPONSES, WATCH_TIME, FeedInputs
 from reelrank.models.feed_data import trained_decisions
+from reelrank.models.feed_options import WATCH_CAP_S
 from reelrank.models.tensor_record import TensorRecord
 
-WATCH_CAP_S = 180.0  # METHODS §4.2
 log = logging.getLogger(__name__)
 
 

@@ -115,7 +115,7 @@ def windows_with(windows: Windows, wanted: Tensor) -> Windows:
 def batches_of_like_length(windows: Windows, size: int, generator: torch.Generator) -> Tensor:
     """Places (W,) of the windows such that consecutive ``size`` of them are of like length; batches in random order."""
     *full, last = torch.split((windows.stop - windows.start).argsort(stable=True), size)
-    order = torch.randperm(len(full), generator=generator).tolist()
+    order = torch.randperm(len(full), generator=generator, device=generator.device).tolist()
     return torch.cat([*(full[i] for i in order), last])
 
 

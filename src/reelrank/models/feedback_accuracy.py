@@ -6,25 +6,39 @@ Source: METHODS §9 MM-03, metrics of §2.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 from torch import Tensor
 
 from reelrank.evaluation.calibration import ece
-from reelrank.evaluation.classification import auc
-from reelrank.evaluation.grouped import gauc
-from reelrank.evaluation.regression import gxauc, mse, xauc
-from reelrank.models.feed import RESPONSES, WATCH_TIME, FeedInputs
+from reelrank.evaluation.grouped import GroupValues, group_auc
+from reelrank.evaluation.regression import group_xauc, xauc
+from reelrank.evaluation.uncertainty import Estimate, Ratio, UserBootstrap
+from reelrank.models.feed import HATE, RESPONSES, WATCH_TIME, FeedInputs
 from reelrank.models.feed_windows import TEST, cut_windows, row_roles, windows_with
-from reelrank.models.feedback_simulator import FeedbackSimulator
+from reelrank.models.feedback_options import SimulatedRewardOptions
+from reelrank.models.feedback_simulator import FeedbackSimulator, eq6
 
 Doubles = NDArray[np.float64]
+EXPOSURES = ("standard", "random")
+SIMULATOR, CONSTANT, CEILING = "feedback_simulator", "train_mean", "planted_truth"
 
 
-def simulator_accuracy(
+class Key(NamedTuple):
+    """Which number an estimate is."""
+
+    exposure: str
+    response: str
+    variant: str
+    metric: str
+
+
+def judged_rows(
     model: FeedbackSimulator,
     inputs: FeedInputs,
     *,
@@ -32,10 +46,7 @@ def simulator_accuracy(
     split: int = TEST,
     expected: Tensor | None = None,
 ) -> pl.DataFrame:
-    """Accuracy on the rows of a split that the logging policy showed and on those shown at random at the same times.
-
-    Watch time has XAUC and GXAUC in the place of AUC and GAUC and no ECE; groups are users. Errors are of the calibrated
-    predictions, against winsorised watch time.
+    """Predictions of the rows of a split that the logging policy showed, and of those shown at random at the same times.
 
     Args:
         model: calibrated.
@@ -45,61 +56,169 @@ def simulator_accuracy(
         expected: (R, 7) true expected responses of all rows, where a world knows them.
 
     Returns:
-        exposure (standard, random), response, metric (auc, gauc, mse, mse_constant, ece, kl_error_spearman, kl_true_error_spearman),
-        value (NaN where it is not defined), n (rows that know the response). ``mse_constant`` is that of the train mean;
-        ``kl_true_error_spearman`` is against the distance to ``expected``, without the noise of a single answer.
+        A row per exposure × response: user_id, row (of ``FeedRows``), exposure (standard, random), response, logged (watch time
+        winsorised; null: not logged), score (as predicted), predicted (calibrated; null: a response that train never saw), constant
+        (the train mean), sd (of train), kl, expected (null without a truth).
     """
     roles = row_roles(inputs)
     every = cut_windows(inputs.rows.first, model.options.window, model.options.warm_up)
-    user = np.repeat(np.arange(len(inputs.rows.first) - 1), _array(inputs.rows.first.diff()).astype(np.int64))  # fmt: skip
-    rows = []
-    for exposure, is_random in (("standard", False), ("random", True)):
-        wanted = roles.in_split(split, is_random=is_random)
+    counts = inputs.rows.first.diff().cpu().numpy()
+    user = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    parts = []
+    for exposure in EXPOSURES:
+        wanted = roles.in_split(split, is_random=exposure == "random")
         found = model.predict_rows(inputs, roles, windows_with(every, wanted), wanted, seed=seed)
-        truth = _array(model.winsorised(inputs.rows.response[found.row]))
-        predicted, raw, kl = map(_array, (found.calibrated, found.response, found.kl))
-        group = user[found.row.cpu().numpy()]
-        for k, name in enumerate(RESPONSES):
-            known = ~np.isnan(truth[:, k]) & ~np.isnan(predicted[:, k])
-            y, p, s = truth[known, k], predicted[known, k], raw[known, k]
-            values = _metrics(y, p, s, group[known], binary=k != WATCH_TIME)
-            values["mse_constant"] = mse(y, np.full(len(y), float(model.mean[k])))
-            values["kl_error_spearman"] = _spearman(kl[known, k], np.abs(y - p))
-            if expected is not None:
-                true_error = np.abs(_array(expected[found.row])[known, k] - p)
-                values["kl_true_error_spearman"] = _spearman(kl[known, k], true_error)
-            rows += [(exposure, name, metric, v, len(y)) for metric, v in values.items()]
-    return pl.DataFrame(
-        rows, schema=["exposure", "response", "metric", "value", "n"], orient="row"
-    ).cast({"value": pl.Float64})
-
-
-def _metrics(
-    y: Doubles, p: Doubles, s: Doubles, group: NDArray[np.int64], *, binary: bool
-) -> dict[str, float]:
-    """Ranking by the score as predicted: calibration ties rows."""
-    if not len(y):
-        return dict.fromkeys(("auc", "gauc", "mse", "ece"), math.nan)
-    if binary:
-        return {
-            "auc": auc(y, s),
-            "gauc": gauc(y, s, group).value,
-            "mse": mse(y, p),
-            "ece": ece(y, p.clip(0, 1)),
+        row = found.row.cpu().numpy()
+        columns = {
+            "logged": model.winsorised(inputs.rows.response[found.row]),
+            "score": found.response,
+            "predicted": found.calibrated,
+            "kl": found.kl,
         }
-    return {
-        "auc": xauc(y, s),
-        "gauc": gxauc(y, s, group).value,
-        "mse": mse(y, p),
-        "ece": math.nan,
-    }
+        if expected is not None:
+            columns["expected"] = expected[found.row]
+        arrays = {name: values.cpu().numpy().astype(np.float32) for name, values in columns.items()}
+        for k, name in enumerate(RESPONSES):
+            of_response = {column: values[:, k] for column, values in arrays.items()}
+            parts.append(
+                pl.DataFrame({"user_id": user[row], "row": row} | of_response).with_columns(
+                    exposure=pl.lit(exposure, pl.Enum(EXPOSURES)),
+                    response=pl.lit(name, pl.Enum(RESPONSES)),
+                    constant=pl.lit(float(model.mean[k]), pl.Float32),
+                    sd=pl.lit(float(model.sd[k]), pl.Float32),
+                )
+            )
+    judged = pl.concat(parts).with_columns(pl.col(pl.Float32).fill_nan(None))
+    if expected is None:
+        judged = judged.with_columns(expected=pl.lit(None, pl.Float32))
+    return judged
 
 
-def _spearman(a: Doubles, b: Doubles) -> float:
-    if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return math.nan
-    return float(spearmanr(a, b).statistic)
+def accuracy(
+    judged: pl.DataFrame, bootstrap: UserBootstrap, responses: Sequence[str] = RESPONSES
+) -> dict[Key, Estimate]:
+    """Every metric of every response under every exposure, of the simulator and of the train mean.
+
+    Args:
+        judged: of :func:`judged_rows`.
+        bootstrap: holds all its users.
+        responses: those that are judged.
+
+    Returns:
+        Of the simulator: auc and gauc by user (watch time: xauc and gxauc), mse and bias (mean of prediction − response) of the calibrated
+        predictions, ece (binary responses), ``kl_error_spearman``: uncertainty against |error|; where ``expected`` is known also true_mse,
+        true_spearman (prediction against truth) and ``kl_true_error_spearman``, free of the noise of single answers. Of the train mean: mse, bias,
+        true_mse. Of the planted truth, which nobody can beat: auc and gauc (xauc and gxauc), mse. xauc and ece have no interval; nothing is reliable, and values are NaN, where no row knows the response.
+    """
+    found: dict[Key, Estimate] = {}
+    for exposure in EXPOSURES:
+        for response in responses:
+            own = judged.filter(exposure=exposure, response=response)
+            own = own.drop_nulls(["logged", "predicted"])
+            for variant, column in ((SIMULATOR, "predicted"), (CONSTANT, "constant")):
+                found |= {
+                    Key(exposure, response, variant, metric): estimate
+                    for metric, estimate in _errors(own, column, bootstrap).items()
+                }
+            found |= {
+                Key(exposure, response, SIMULATOR, metric): estimate
+                for metric, estimate in _judgement(own, response, bootstrap).items()
+            }
+            if _knows_truth(own):
+                ceiling = _order(own, "expected", response, bootstrap)
+                ceiling["mse"] = _errors(own, "expected", bootstrap)["mse"]
+                found |= {Key(exposure, response, CEILING, m): e for m, e in ceiling.items()}
+    return found
 
 
-def _array(values: Tensor) -> Doubles:
-    return values.cpu().numpy().astype(np.float64)
+def reward_errors(
+    judged: pl.DataFrame, options: SimulatedRewardOptions, bootstrap: UserBootstrap
+) -> dict[tuple[str, str], dict[str, Estimate]]:
+    """How far Eq. 6's simulated reward lies from the reward of the answer that was given, train sds.
+
+    Args:
+        judged: of :func:`judged_rows`.
+        options: form, κ, cap; noise is left out.
+        bootstrap: holds all its users.
+
+    Returns:
+        (exposure, response) to ``reward_mse`` and ``reward_bias`` (mean of r̂ − r).
+    """
+    found: dict[tuple[str, str], dict[str, Estimate]] = {}
+    for exposure in EXPOSURES:
+        for response in RESPONSES:
+            own = judged.filter(exposure=exposure, response=response)
+            own = own.drop_nulls(["logged", "predicted"])
+            sign = -1.0 if response == RESPONSES[HATE] else 1.0
+            reward, mean = (sign * own[c].cast(pl.Float64) / own["sd"] for c in ("logged", "score"))
+            simulated = eq6(mean.to_torch(), own["kl"].cast(pl.Float64).to_torch(), options)
+            gap = simulated.numpy() + options.bias - reward.to_numpy()
+            users, ones = own["user_id"].to_numpy(), np.ones(len(gap))
+            made = bootstrap.ratios(users, [[Ratio(gap**2, ones)], [Ratio(gap, ones)]])
+            found[exposure, response] = dict(zip(("reward_mse", "reward_bias"), made, strict=True))
+    return found
+
+
+def _errors(own: pl.DataFrame, column: str, bootstrap: UserBootstrap) -> dict[str, Estimate]:
+    """Errors of one prediction."""
+    users, predicted, logged = (_array(own, c) for c in ("user_id", column, "logged"))
+    gap = predicted - logged
+    values = {"mse": gap**2, "bias": gap}
+    if _knows_truth(own):
+        values["true_mse"] = (predicted - _array(own, "expected")) ** 2
+    ones = np.ones(len(gap))
+    made = bootstrap.ratios(users, [[Ratio(value, ones)] for value in values.values()])
+    return dict(zip(values, made, strict=True))
+
+
+def _judgement(own: pl.DataFrame, response: str, bootstrap: UserBootstrap) -> dict[str, Estimate]:
+    """Order by the score as predicted (calibration ties rows), calibration, and what the uncertainty knows."""
+    users, y, p, s, kl = (_array(own, c) for c in ("user_id", "logged", "predicted", "score", "kl"))  # fmt: skip
+    found = _order(own, "score", response, bootstrap)
+    if response != RESPONSES[WATCH_TIME]:
+        found["ece"] = point(ece(y, p.clip(0, 1)), len(y))
+    found["kl_error_spearman"] = _spearman(bootstrap, users, kl, np.abs(y - p))
+    if _knows_truth(own):
+        truth = _array(own, "expected")
+        found["true_spearman"] = _spearman(bootstrap, users, s, truth)
+        found["kl_true_error_spearman"] = _spearman(bootstrap, users, kl, np.abs(truth - p))
+    return found
+
+
+def _order(
+    own: pl.DataFrame, column: str, response: str, bootstrap: UserBootstrap
+) -> dict[str, Estimate]:
+    users, y, s = (_array(own, c) for c in ("user_id", "logged", column))
+    if response == RESPONSES[WATCH_TIME]:
+        return {"xauc": point(xauc(y, s), len(y)), "gxauc": _grouped(group_xauc, y, s, users, bootstrap)}  # fmt: skip
+    return {"auc": bootstrap.auc(users, y, s), "gauc": _grouped(group_auc, y, s, users, bootstrap)}
+
+
+def _knows_truth(own: pl.DataFrame) -> bool:
+    return own["expected"].null_count() < own.height
+
+
+def point(value: float, n: int) -> Estimate:
+    """A number without an interval."""
+    return Estimate(value, math.nan, math.nan, n, not math.isnan(value), np.zeros(0))
+
+
+def _grouped(
+    by_group: Callable[[Doubles, Doubles, Doubles], GroupValues],
+    y: Doubles,
+    s: Doubles,
+    users: Doubles,
+    bootstrap: UserBootstrap,
+) -> Estimate:
+    """Mean over users, weighted by their rows."""
+    values = by_group(y, s, users)
+    weight = values.weights()
+    return bootstrap.ratio(values.groups, np.nan_to_num(values.value) * weight, weight, len(y))
+
+
+def _spearman(bootstrap: UserBootstrap, users: Doubles, a: Doubles, b: Doubles) -> Estimate:
+    return bootstrap.correlation(users, rankdata(a), rankdata(b))
+
+
+def _array(frame: pl.DataFrame, column: str) -> Doubles:
+    return frame[column].cast(pl.Float64).to_numpy()

@@ -110,6 +110,13 @@ class Histories(TensorRecord):
         """(B, L) bool: an event stands here."""
         return self.item != PAD
 
+    def cut(self, places: int) -> Histories:
+        """The first places of each, which must hold all events."""
+        position, item, scenario = (
+            x[:, :places] for x in (self.position, self.item, self.scenario)
+        )
+        return Histories(position, self.length, item, scenario)
+
 
 def histories_before(log: Sequences, position: Tensor, length: int) -> Histories:
     """The last ``length`` events of the same user before each position (B,), whatever their split (L1)."""

@@ -8,6 +8,8 @@ Source: METHODS §5.3, §5.6, Appendix B [R].
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,27 +28,79 @@ class NextItNet(nn.Module):
 
     def __init__(self, options: NextItNetOptions) -> None:
         super().__init__()
-        self.kernel = options.kernel
         self.steps = [step for d in options.dilations for step in (d, 2 * d)]
-        width = options.dim
-        self.convolutions = nn.ModuleList(nn.Linear(self.kernel * width, width) for _ in self.steps)
+        width, kernel = options.dim, options.kernel
+        self.convolutions = nn.ModuleList(nn.Linear(kernel * width, width) for _ in self.steps)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in self.steps)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, d) to (B, L, d)."""
+        x = x.transpose(0, 1).contiguous()  # (L, B, d): a place's past is one piece of memory
         for first in range(0, len(self.steps), 2):
             inner = x
             for layer in (first, first + 1):
-                seen = self._past(inner, self.steps[layer])
-                inner = F.relu(self.norms[layer](self.convolutions[layer](seen)))
+                dense = self.convolutions[layer]
+                assert isinstance(dense, nn.Linear)
+                inner = causal_convolution(inner, dense.weight, dense.bias, self.steps[layer])
+                inner = F.relu(self.norms[layer](inner))
             x = x + inner
-        return x
+        return x.transpose(0, 1)
 
-    def _past(self, x: Tensor, step: int) -> Tensor:
-        """Each place beside those ``step``, 2·``step`` … before it, zeros before the start: (B, L, kernel·d)."""
-        length, reach = x.shape[1], step * (self.kernel - 1)
-        padded = F.pad(x, (0, 0, reach, 0))
-        return torch.cat([padded[:, i * step : i * step + length] for i in range(self.kernel)], -1)
+
+def causal_convolution(x: Tensor, weight: Tensor, bias: Tensor, step: int) -> Tensor:
+    """Σ_i W_i x_{t − i·step} + b, zeros before the start.
+
+    Args:
+        x: (L, B, d), contiguous.
+        weight: (out, kernel·d), the furthest place first.
+        bias: (out,).
+        step: places between those that are seen.
+
+    Returns:
+        (L, B, out).
+    """
+    out: Tensor = _CausalConvolution.apply(x, weight, bias, step)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _CausalConvolution(torch.autograd.Function):
+    """Products of shifted pieces added in place: neither padding nor copies of the input, forward and backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, step: int) -> Tensor:  # noqa: ANN401
+        ctx.save_for_backward(x, weight)
+        ctx.step = step
+        out = F.linear(x, _part(weight, 0, x.shape[2]), bias)
+        for shift, w in _shifts(x, weight, step):
+            out[shift:].flatten(0, 1).addmm_(x[:-shift].flatten(0, 1), w.T)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # noqa: ANN401
+        x, weight = ctx.saved_tensors
+        grad, width = grad.contiguous(), x.shape[2]
+        flat_x, flat = x.flatten(0, 1), grad.flatten(0, 1)
+        for_x = grad @ _part(weight, 0, width)
+        for_weight = torch.zeros_like(weight)
+        _part(for_weight, 0, width).copy_(flat.T @ flat_x)
+        for number, (shift, w) in enumerate(_shifts(x, weight, ctx.step), 1):
+            later = grad[shift:].flatten(0, 1)
+            for_x[:-shift].flatten(0, 1).addmm_(later, w)
+            _part(for_weight, number, width).copy_(later.T @ x[:-shift].flatten(0, 1))
+        return for_x, for_weight, flat.sum(0), None
+
+
+def _part(weight: Tensor, number: int, width: int) -> Tensor:
+    """Columns of the place ``number`` steps back."""
+    stop = weight.shape[1] - number * width
+    return weight[:, stop - width : stop]
+
+
+def _shifts(x: Tensor, weight: Tensor, step: int) -> list[tuple[int, Tensor]]:
+    """Places back, and their columns, as far as the sequence reaches."""
+    width = x.shape[2]
+    numbers = range(1, weight.shape[1] // width)
+    return [(n * step, _part(weight, n, width)) for n in numbers if n * step < len(x)]
 
 
 class SASRec(nn.Module):

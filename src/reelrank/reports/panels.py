@@ -13,7 +13,18 @@ from plotly.subplots import make_subplots
 from reelrank.reports import theme
 
 LOWER_IS_BETTER = frozenset(
-    {"value_mse", "value_mae", "reward_mse", "log_loss", "brier", "ece", "gini", "clip_rate"}
+    {
+        "mse",
+        "true_mse",
+        "value_mse",
+        "value_mae",
+        "reward_mse",
+        "log_loss",
+        "brier",
+        "ece",
+        "gini",
+        "clip_rate",
+    }
 )
 _ACRONYM = re.compile(r"(ndcg|hr|mrr|f1|ap|auc|gauc|xauc|gxauc|mse|mae|ece|wtg|ncis|dr|ess)(@|$)")
 TOP, BOTTOM, GAP, LINE = 100, 56, 66, 26  # pixels

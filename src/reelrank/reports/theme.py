@@ -29,6 +29,20 @@ VARIANT_COLOURS = {
     "din": "#c0637b",
     "pepnet": "#3f97a3",
     "star": "#a8903a",
+    "feedback_simulator": ACCENT,
+    "train_mean": NEUTRAL,
+    "planted_truth": "#c9ced6",
+    "mmrf": ACCENT,
+    "mmrf_co": "#6f9fcf",
+    "mmrf_da": "#2f5f94",
+    "mmrf_ns": "#9db8d8",
+    "bc": "#7f7566",
+    "wide_deep": "#c7833b",
+    "deepfm": "#a8903a",
+    "pareto": "#5a9a76",
+    "tscac": "#7d6cb3",
+    "massa": "#c0637b",
+    "ltr": NEUTRAL,
 }
 MODALITY_COLOURS = {"visual": "#7d6cb3", "audio": "#c0637b", "text": "#3f97a3"}
 SPLIT_COLOURS = {"train": NEUTRAL, "val": "#a9bfd6", "test": ACCENT}
@@ -53,6 +67,20 @@ LABELS = {
     "din": "DIN",
     "pepnet": "PEPNet",
     "star": "STAR",
+    "feedback_simulator": "Feedback simulator",
+    "train_mean": "Train mean",
+    "planted_truth": "Planted truth",
+    "mmrf": "MMRF",
+    "mmrf_co": "MMRF-CO",
+    "mmrf_da": "MMRF-DA",
+    "mmrf_ns": "MMRF-NS",
+    "bc": "BC",
+    "wide_deep": "Wide & Deep",
+    "deepfm": "DeepFM",
+    "pareto": "Pareto",
+    "tscac": "TSCAC",
+    "massa": "MASSA",
+    "ltr": "LTR",
 }
 
 

@@ -164,7 +164,9 @@ def fit(
         raise ValueError("no rows to train on: the train split is empty")
     seed_everything(options.seed)
     learnt = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.Adam(learnt, lr=options.lr, weight_decay=options.weight_decay)
+    optimiser = torch.optim.Adam(
+        learnt, lr=options.lr, weight_decay=options.weight_decay, fused=True
+    )
     generator = torch.Generator(rows.device).manual_seed(options.seed)
     run = _Run(model, optimiser, generator, companion, clip_groups or [learnt])
     folder = options.run_folder(work_dir, identity)

@@ -37,3 +37,13 @@ class TrainOptions(Options):
         """Where an unfinished run keeps its state: what changes the result changes the folder."""
         own = self.model_dump(mode="json", exclude={"checkpoint_every_steps"})
         return work_dir / digest(own, dict(identity))
+
+
+class InTurnOptions(Options):
+    """How the feedback simulator learns between two rounds of the policy (Algorithm 1)."""
+
+    passes: int = Field(1, ge=1, description="over the impressions of train, per round [S: 1]")
+    batch_size: int = Field(64, ge=1, description="windows of users' rows [D]")
+    lr: float = Field(1e-3, gt=0, description="Adam's rate [D]")
+    weight_decay: float = Field(0.0, ge=0, description="L2 term added to the gradient [D]")
+    grad_clip: float = Field(1.0, gt=0, description="largest norm of the whole gradient")

@@ -119,6 +119,21 @@ class WeiboTruth:
             name: sigmoid(row).reshape(shape) for name, row in zip(ACTIONS, logits, strict=True)
         }
 
+    def expected_immediate_reward(
+        self,
+        users: ArrayLike,
+        posts: ArrayLike,
+        ts_ms: ArrayLike,
+        _scenario: ArrayLike,
+        weights: Mapping[str, float],
+    ) -> Doubles:
+        """Σ weight · P(action) of posts that no followed user has forwarded yet; ``weights`` over like, comment, forward.
+
+        Source: METHODS §3.8 [D].
+        """
+        expected = self.expected(users, posts, ts_ms)
+        return np.asarray(sum(weight * expected[name] for name, weight in weights.items()))
+
     def rows(self) -> pl.DataFrame:
         """One row per view in time order: user, post, ts_ms, p_like, p_comment, p_forward (without influence), influenced."""
         return pl.read_parquet(self.root / TRUTH_FOLDER / "rows.parquet")

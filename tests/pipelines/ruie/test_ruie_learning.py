@@ -87,6 +87,29 @@ def test_validation_never_sees_a_test_event():
     assert len(few) == 3 and (log.split[few] == 1).all() and (few.diff() > 0).all()
 
 
+def test_few_validation_targets_are_of_all_scenarios_alike():
+    rare = pl.when(pl.col("user_id") < 3).then(1).otherwise(0)
+    log = sequences(event_frame(n_users=40).with_columns(scenario=rare))
+    for seed in range(3):
+        chosen = validation_targets(log, 12, seed)
+        assert torch.bincount(log.scenario[chosen]).tolist() == [9, 3]  # all 3 of the rare one
+        assert torch.bincount(log.scenario[validation_targets(log, 4, seed)]).tolist() == [2, 2]
+
+
+def test_windows_of_a_batch_are_of_like_length_and_none_is_lost():
+    events = event_frame(n_users=200, n_events=12).filter(pl.col("ts_ms") > pl.col("user_id") % 8)
+    log = sequences(events)
+    model = build("nextitnet", log)
+    rows, step = examples(model, log, 0, batch_size=8)
+    windows = step.windows
+    assert sorted(rows.tolist()) == list(range(len(windows)))
+    width = (windows.stop - windows.start)[rows]
+    spread = torch.stack([b.float().std() for b in width.split(8) if len(b) == 8]).mean()
+    assert spread < 0.3 * width.float().std()
+    batch = step.batch(rows[:8])
+    assert batch.history.item.shape[1] == int(batch.history.length.max())
+
+
 @pytest.mark.parametrize(
     ("name", "options"), [("ruie", RuieOptions), ("nextitnet", NextItNetOptions)]
 )

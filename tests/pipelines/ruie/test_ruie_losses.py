@@ -12,6 +12,7 @@ from reelrank.pipelines.ruie.losses import (
     draw_negatives,
     gate,
     raw_gate,
+    shared_logsumexp,
     softmax_loss,
     triplet_loss,
 )
@@ -145,3 +146,22 @@ def test_a_sampled_target_is_not_its_own_competitor():
     generator = torch.Generator().manual_seed(0)
     found = {round(softmax_loss(queries, items, torch.tensor([0]), 1, generator).item(), 4) for _ in range(50)}  # fmt: skip
     assert found == {0.0, round(float(torch.log(torch.tensor(4.0))), 4)}
+
+
+def test_the_shared_logsumexp_and_its_gradient_are_those_of_autograd():
+    torch.manual_seed(0)
+    queries, vectors = (torch.randn(n, 4, dtype=torch.float64, requires_grad=True) for n in (5, 7))
+    left_out = torch.rand(5, 7) < 0.3
+    assert left_out.any() and not left_out.all(1).any()
+    expected = (queries @ vectors.T).masked_fill(left_out, -torch.inf).logsumexp(1)
+    torch.testing.assert_close(shared_logsumexp(queries, vectors, left_out), expected)
+    assert torch.autograd.gradcheck(lambda q, v: shared_logsumexp(q, v, left_out), (queries, vectors))  # fmt: skip
+
+
+def test_a_place_whose_sampled_items_are_all_its_target_has_no_loss_and_no_gradient():
+    queries, items = torch.randn(3, 4, requires_grad=True), torch.randn(9, 4, requires_grad=True)
+    lse = shared_logsumexp(queries, items[:2], torch.tensor([[1, 1], [0, 1], [0, 0]]).bool())
+    loss = torch.logaddexp(queries[:, 0], lse) - queries[:, 0]
+    loss.sum().backward()
+    assert loss[0] == 0 and queries.grad[0].abs().max() == 0
+    assert torch.isfinite(queries.grad).all() and torch.isfinite(items.grad).all()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from reelrank.models import registry
-from reelrank.models.sequence_data import PAD, Sequences, Windows
+from reelrank.models.sequence_data import Sequences, Windows
 from reelrank.pipelines.ruie import baselines, model  # noqa: F401 (registers)
 from reelrank.pipelines.ruie.options import GateOptions, QOptions, TripletOptions
 from reelrank.pipelines.ruie.protocol import SequenceModel, SequenceSpec, last_batch, window_batch
@@ -159,7 +159,7 @@ def test_td_by_hand_at_the_end_of_a_user_and_where_the_window_ends():
     data = log(n_users=1, n_events=5)  # three train events: 0, 1, 2
     network = build("ruie", data, q={"weight": 1, "gamma": 0.5}).eval()
     batch = windows_of(data)
-    assert batch.asked[0, :3].tolist() == [1, 2, PAD]
+    assert batch.asked[0].tolist() == [1, 2]
     generator = torch.Generator().manual_seed(3)
     coin = int(torch.randint(2, (1,), generator=torch.Generator().manual_seed(3)))
     main, other = (network.network(k).state(batch.history).q[0] for k in (coin, 1 - coin))
@@ -223,3 +223,17 @@ def test_monitors_are_shares_and_the_gate_can_be_switched_off():
         assert sum(found[f"gate_share_{c}"] for c in range(2)).item() == pytest.approx(1)
         assert sum(found[f"loss_share_{c}"] for c in range(2)).item() == pytest.approx(1)
         assert 0 <= found["gate_at_low"] <= 1
+
+
+def test_defect_7_training_and_prediction_read_the_scenario_of_the_asked_event():
+    data = log()
+    trained = windows_of(data)
+    asked, known = trained.asked[trained.mask], trained.scenario[trained.mask]
+    assert torch.equal(known, data.scenario[asked])
+    assert not torch.equal(known, trained.history.scenario[trained.mask])  # the history's last one
+    assert torch.equal(known, last_batch(data, asked, LENGTH).scenario.squeeze(1))
+    # and what training compares with the item is made from it
+    network = build("ruie", data, triplet={"weight": 1.0}).eval()
+    other = dataclasses.replace(trained, scenario=1 - trained.scenario)
+    means = [network.losses(b, data, torch.Generator().manual_seed(0))["triplet"] for b in (trained, other)]  # fmt: skip
+    assert not torch.allclose(*means)

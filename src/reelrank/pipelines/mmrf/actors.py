@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from reelrank.models.feed import FeedBatch
 from reelrank.models.feed_encoder import FeedEncoder, FeedSpec
+from reelrank.models.registry import register
 from reelrank.models.tensor_record import TensorRecord
 from reelrank.pipelines.mmrf.agent_layers import AgentLinear, StateItemLinear
 from reelrank.pipelines.mmrf.options import ActorOptions
@@ -197,3 +198,8 @@ def _mean_square(logits: Tensor) -> Tensor:
     n = logits.shape[-1]
     own = logits.diagonal(dim1=1, dim2=2)
     return (logits.square().sum() - own.square().sum()) / (len(logits) * n * (n - 1))
+
+
+# the variants differ in options and food, not in kind
+for _name in ("mmrf", "mmrf_co", "mmrf_da", "mmrf_ns"):
+    register(_name, ActorOptions, FeedSpec)(MMRFActors)

@@ -73,10 +73,7 @@ class LinearCritics(FeedCritics):
         """q̃ and V."""
         b, x = self.encoder(batch)
         q = self.rest(F.leaky_relu(self.first(b, x)).flatten(1, 2)).view(-1, *batch.mask.shape)
-        q = q.masked_fill(~batch.mask, 0.0)
-        mean = q.sum(-1, keepdim=True) / batch.mask.sum(-1, keepdim=True).clamp_min(1)
-        centred = (q - mean).masked_fill(~batch.mask, 0.0)
-        return CriticState(centred, self.baseline(b), batch.mask)
+        return CriticState(centred(q, batch.mask), self.baseline(b), batch.mask)
 
     def value(self, state: CriticState, exposure: Tensor) -> Tensor:
         """Σ_c e_c q̃_c + V."""
@@ -104,6 +101,13 @@ class SetCritics(FeedCritics):
         pooled = (phi * state.mask.unsqueeze(-1)).sum(2) / n.unsqueeze(-1)
         answer: Tensor = self.rest(pooled) + state.value
         return answer
+
+
+def centred(q: Tensor, mask: Tensor) -> Tensor:
+    """Values (N, B, C) less their mean over the candidates; 0 at a pad."""
+    q = q.masked_fill(~mask, 0.0)
+    mean = q.sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp_min(1)
+    return (q - mean).masked_fill(~mask, 0.0)
 
 
 def build_critics(agents: int, options: CriticOptions, spec: FeedSpec) -> FeedCritics:

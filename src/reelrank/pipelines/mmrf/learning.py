@@ -224,7 +224,7 @@ def _epoch(
     if not run.is_ready:
         if run.replay.feedback is not None:
             run.simulator = dict(run.replay.feedback.fit_pass(run.generator))
-            run.replay.sample_non_impressions(run.generator)
+            run.replay.sample_non_impressions(run.generator, run.learner.policy)
         run.is_ready = True
         run.save(folder / "last")  # something good to fall back to
     run.learner.policy.train()

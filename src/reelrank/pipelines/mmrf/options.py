@@ -14,6 +14,20 @@ AGENTS = ("click", "like", "follow", "comment", "hate", "long_view", "watch_time
 """As ``models.feed.RESPONSES``, which imports torch."""
 
 
+def require_agents(agents: tuple[str, ...]) -> None:
+    """Refuse what is no list of responses that ends with the main one.
+
+    Raises:
+        ValueError: an unknown response, one twice, or another one at the end.
+    """
+    if unknown := [a for a in agents if a not in AGENTS]:
+        raise ValueError(f"unknown responses {unknown}: choose from {', '.join(AGENTS)}")
+    if len(set(agents)) != len(agents):
+        raise ValueError(f"agents {agents}: each response once")
+    if agents[-1:] != AGENTS[-1:]:
+        raise ValueError(f"agents {agents}: the main agent {AGENTS[-1]} must be the last")
+
+
 class ActorOptions(Options):
     """The agents' actors. Variants: ``exchange: concat`` is MMRF-CO, ``none`` is independent, one agent is only_N."""
 
@@ -30,12 +44,7 @@ class ActorOptions(Options):
 
     @model_validator(mode="after")
     def _known_agents(self) -> Self:
-        if unknown := [a for a in self.agents if a not in AGENTS]:
-            raise ValueError(f"unknown responses {unknown}: choose from {', '.join(AGENTS)}")
-        if len(set(self.agents)) != len(self.agents):
-            raise ValueError(f"agents {self.agents}: each response once")
-        if self.agents[-1:] != AGENTS[-1:]:
-            raise ValueError(f"agents {self.agents}: the main agent {AGENTS[-1]} must be the last")
+        require_agents(self.agents)
         if self.hidden % self.heads:
             raise ValueError(f"heads {self.heads} must divide hidden {self.hidden}")
         return self
@@ -60,8 +69,8 @@ class CriticOptions(Options):
         return self
 
 
-class UpdateOptions(Options):
-    """One update of critics and actors."""
+class RateOptions(Options):
+    """One update of critics and actors, whatever the actors are."""
 
     gamma: float = Field(0.99, ge=0, lt=1, description="discount γ [A: TSCAC]")
     actor_lr: float = Field(1e-4, gt=0, description="Adam's rate of the actors [A]")
@@ -73,12 +82,17 @@ class UpdateOptions(Options):
         0.01, ge=0, description="entropy bonus: a linear critic's maximiser is one-hot [D]"
     )
     bc_coef: float = Field(1e-3, ge=0, description="weight of CE(π_N, shown item) [A-like]")
+    grad_clip: float = Field(1.0, gt=0, description="largest norm of the actors', and of the critics', gradient")  # fmt: skip
+
+
+class UpdateOptions(RateOptions):
+    """One update of MMRF."""
+
     beta: float = Field(
         1.0, ge=0, description="β of Eq. 4: weight of Q_N's gradient in the other agents [S: 1]"
     )
     logit_penalty: float = Field(1e-3, ge=0, description="weight of mean(logit²) of Eq. 1 [R: MAAC]")  # fmt: skip
     pcgrad: bool = Field(False, description="project conflicting gradients of the shared parameters")  # fmt: skip
-    grad_clip: float = Field(1.0, gt=0, description="largest norm of the actors', and of the critics', gradient")  # fmt: skip
 
 
 class ReplayOptions(Options):
@@ -86,9 +100,14 @@ class ReplayOptions(Options):
 
     batch_size: int = Field(512, ge=2, description="transitions of an update [A]")
     non_impressions: Literal["simulated", "negative", "none"] = Field(
-        "simulated", description="Eq. 6; negative: r̂ ≡ −0.1 (MMRF-NS); none: MMRF-DA"
+        "simulated", description="Eq. 6; negative: a constant (MMRF-NS); none: MMRF-DA"
     )
     rate: float = Field(0.25, gt=0, le=1, description="share of a request's non-impressions that an epoch samples [S]")  # fmt: skip
+    sampling: Literal["uniform", "popularity", "hard"] = Field(
+        "uniform",
+        description="which [S: at random]; popularity: by (train exposures)^0.75, hard: by the policy's own probability (MM-05)",
+    )
+    negative_reward: float = Field(-0.1, description="r̂ of ``negative``, train sds [S: −0.1]")
     share: float = Field(0.5, gt=0, lt=1, description="share of a batch that is simulated [D]")
     next_state: Literal["simulated", "copy"] = Field(
         "simulated", description="after a non-impression: history with it, or the logged next one"

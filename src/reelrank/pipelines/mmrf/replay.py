@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reelrank.models.feed import FeedBatch, FeedInputs
 from reelrank.models.feed_data import batch, trained_decisions
@@ -19,8 +19,8 @@ from reelrank.models.feedback_simulator import shown
 from reelrank.models.tensor_record import TensorRecord
 from reelrank.pipelines.mmrf.options import ReplayOptions
 
-NEGATIVE_REWARD = -0.1  # MMRF-NS [S], train sds
-_BLOCK = 100_000
+POPULARITY_POWER = 0.75  # METHODS §3.7 [D]
+_BLOCK, _SCORED = 100_000, 512  # decisions at once; those that a policy scores
 
 
 class SimulatedFeedback(Protocol):
@@ -114,11 +114,19 @@ class Replay:
                 f"non_impressions: {options.non_impressions} needs a feedback model: pass one or set none (MMRF-DA)"
             )
 
-    def sample_non_impressions(self, generator: torch.Generator) -> None:
-        """Choose ``rate`` of each decision's non-impressions for the batches of an epoch, at least one of each that has any."""
+    def sample_non_impressions(
+        self, generator: torch.Generator, policy: nn.Module | None = None
+    ) -> None:
+        """Choose ``rate`` of each decision's non-impressions for the batches of an epoch, at least one of each that has any.
+
+        Args:
+            generator: of the draws.
+            policy: as it is now; needed by ``sampling: hard``.
+        """
+        size = _SCORED if self.options.sampling == "hard" else _BLOCK
         parts = [
-            _pick(self.inputs, block, self.options.rate, generator)
-            for block in torch.split(self.decisions, _BLOCK)
+            _pick(self.inputs, block, self.options.rate, generator, self._weights(block, policy))
+            for block in torch.split(self.decisions, size)
         ]
         decision, column = (torch.cat(p) for p in zip(*parts, strict=True))
         if not len(decision):
@@ -172,7 +180,7 @@ class Replay:
         answer = feedback.simulate(states, column.unsqueeze(1), generator)
         reward = answer.reward[:, 0, self.scale.columns].T.contiguous()
         if self.options.non_impressions == "negative":
-            reward = torch.full_like(reward, NEGATIVE_REWARD)
+            reward = torch.full_like(reward, self.options.negative_reward)
         after = self._next(index)
         if self.options.next_state == "simulated":
             past = shown(states, column, answer.response[:, 0])
@@ -187,20 +195,44 @@ class Replay:
             logged=torch.zeros_like(index, dtype=torch.bool),
         )
 
+    @torch.no_grad()
+    def _weights(self, index: Tensor, policy: nn.Module | None) -> Tensor | None:
+        """Weights (B, C) by which non-impressions are drawn; None: alike."""
+        decisions = self.inputs.decisions
+        if self.options.sampling == "popularity":
+            train = self.decisions
+            shown = decisions.candidates[train][decisions.shown[train]]
+            exposures = torch.bincount(shown, minlength=len(self.inputs.items.codes))
+            weight = exposures.clamp_min(1).double() ** POPULARITY_POWER
+            return weight[decisions.candidates[index].clamp_min(0)]
+        if self.options.sampling == "hard":
+            if policy is None:
+                raise ValueError("sampling: hard needs the policy that is learning")
+            scores: Tensor = policy.scores(batch(self.inputs, index, self.history))  # type: ignore[operator]  # a FeedPolicy
+            return scores.double().softmax(1).clamp_min(1e-9)
+        return None
+
     def _next(self, index: Tensor) -> FeedBatch:
         return batch(self.inputs, self.inputs.decisions.next[index].clamp_min(0), self.history)
 
 
 def _pick(
-    inputs: FeedInputs, index: Tensor, rate: float, generator: torch.Generator
+    inputs: FeedInputs,
+    index: Tensor,
+    rate: float,
+    generator: torch.Generator,
+    weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Decision and column of round(rate · n) of each decision's n non-impressions."""
+    """Decision and column of round(rate · n) of each decision's n non-impressions, drawn by weights (B, C)."""
     decisions = inputs.decisions
     free = (decisions.candidates[index] >= 0) & ~decisions.shown[index]
     n = free.sum(1)
     wanted = torch.where(n > 0, (rate * n).round().clamp_min(1), 0)
     draws = torch.rand(free.shape, generator=generator, device=index.device)
-    rank = draws.masked_fill(~free, 2.0).argsort(1).argsort(1)
+    if weight is not None:
+        # the first arrivals of a race with these rates: draws without replacement by weight
+        draws = -torch.log1p(-draws.double()) / weight
+    rank = draws.masked_fill(~free, torch.inf).argsort(1).argsort(1)
     row, column = torch.nonzero(rank < wanted.unsqueeze(1), as_tuple=True)
     return index[row], column
 

@@ -5,15 +5,16 @@ Source: METHODS §4.4, §4.5. Shapes: N agents, B transitions, C candidates.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from reelrank.pipelines.mmrf.actors import MMRFActors, Scores
 from reelrank.pipelines.mmrf.critics import CriticState, FeedCritics, td_loss, td_target
-from reelrank.pipelines.mmrf.options import UpdateOptions
+from reelrank.pipelines.mmrf.options import RateOptions, UpdateOptions
 from reelrank.pipelines.mmrf.replay import Transition
 from reelrank.pipelines.mmrf.routing import RoutedGraph, conflicts, pcgrad
 from reelrank.training.checkpoint import (
@@ -24,22 +25,25 @@ from reelrank.training.checkpoint import (
 )
 
 
-class ActorCritic(nn.Module):
-    """MMRF as it learns.
+class CriticLearner(nn.Module):
+    """Actors and critics as they learn, their slow targets and their optimisers.
 
     Args:
-        actors: fresh weights.
-        critics: fresh weights, as many agents as the actors.
-        options: rates and weights.
+        actors: fresh weights; :class:`Scores` of a batch, and a policy.
+        critics: fresh weights.
+        agents: names of the N critics.
+        options: rates.
     """
 
-    def __init__(self, actors: MMRFActors, critics: FeedCritics, options: UpdateOptions) -> None:
+    def __init__(
+        self, actors: nn.Module, critics: nn.Module, agents: Sequence[str], options: RateOptions
+    ) -> None:
         super().__init__()
-        self.options = options
-        self.agents = actors.options.agents
+        self.agents = tuple(agents)
+        self.rates = options
         self.actors, self.critics = actors, critics
-        self.target_actors = deepcopy(actors).requires_grad_(False)
-        self.target_critics = deepcopy(critics).requires_grad_(False)
+        self.target_actors: Any = deepcopy(actors).requires_grad_(False)
+        self.target_critics: Any = deepcopy(critics).requires_grad_(False)
         self.optimisers = {
             "actor": torch.optim.Adam(actors.parameters(), options.actor_lr, fused=True),
             "critic": torch.optim.Adam(
@@ -53,12 +57,63 @@ class ActorCritic(nn.Module):
     @property
     def gamma(self) -> float:
         """Discount of the critics."""
-        return self.options.gamma
+        return self.rates.gamma
 
     @property
-    def policy(self) -> MMRFActors:
+    def policy(self) -> nn.Module:
         """What ranks."""
         return self.actors
+
+    @torch.no_grad()
+    def target(self, transition: Transition) -> Tensor:
+        """TD targets (N, B)."""
+        policy = self.target_actors(transition.next).log_policy(self.rates.temperature).exp()
+        critics = self.target_critics
+        next_value = critics.value(critics(transition.next), policy)
+        return td_target(transition.reward, next_value, transition.goes_on, self.rates.gamma)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that an update depends on: networks, targets, moments of the optimisers."""
+        moments = {name: optimiser_tensors(o) for name, o in self.optimisers.items()}
+        stored = with_prefix("networks", self.state_dict())
+        for name, tensors in moments.items():
+            stored |= with_prefix(name, tensors)
+        return stored
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take back what :meth:`tensors` gave."""
+        self.load_state_dict(under_prefix("networks", tensors))
+        for name, optimiser in self.optimisers.items():
+            restore_optimiser(optimiser, under_prefix(name, tensors))
+
+    def _step(self, name: str, gradients: Mapping[nn.Parameter, Tensor]) -> None:
+        for parameter, gradient in gradients.items():
+            parameter.grad = gradient
+        nn.utils.clip_grad_norm_(gradients.keys(), self.rates.grad_clip)
+        self.optimisers[name].step()
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        pairs = ((self.target_actors, self.actors), (self.target_critics, self.critics))
+        for target, online in pairs:
+            soft_update(target.parameters(), online.parameters(), self.rates.tau)
+
+
+class ActorCritic(CriticLearner):
+    """MMRF as it learns.
+
+    Args:
+        actors: fresh weights.
+        critics: fresh weights, as many agents as the actors.
+        options: rates and weights.
+    """
+
+    actors: MMRFActors
+    critics: FeedCritics
+
+    def __init__(self, actors: MMRFActors, critics: FeedCritics, options: UpdateOptions) -> None:
+        super().__init__(actors, critics, actors.options.agents, options)
+        self.options = options
 
     def update(self, transition: Transition) -> dict[str, Tensor]:
         """One step of critics, actors and targets.
@@ -94,14 +149,6 @@ class ActorCritic(nn.Module):
             "q_abs_max": value.detach().abs().amax(1),
         }
 
-    @torch.no_grad()
-    def target(self, transition: Transition) -> Tensor:
-        """TD targets (N, B)."""
-        policy = self.target_actors(transition.next).log_policy(self.options.temperature).exp()
-        critics = self.target_critics
-        next_value = critics.value(critics(transition.next), policy)
-        return td_target(transition.reward, next_value, transition.goes_on, self.options.gamma)
-
     def actor_losses(
         self, scores: Scores, state: CriticState, transition: Transition
     ) -> tuple[Tensor, Tensor]:
@@ -111,12 +158,9 @@ class ActorCritic(nn.Module):
         """
         options = self.options
         log_policy = scores.log_policy(options.temperature)
-        finite = log_policy.masked_fill(~transition.batch.mask, 0.0)
-        policy = log_policy.exp()
-        q = self.critics.value(state.detach(), policy)
-        entropy = -(policy * finite).sum(-1).mean(1)
-        cloning = -(transition.exposure * finite[-1]).sum(-1) * transition.logged
-        extra = options.bc_coef * cloning.sum() / transition.logged.sum().clamp_min(1)
+        q = self.critics.value(state.detach(), log_policy.exp())
+        entropy, cloning = entropy_and_cloning(log_policy, transition)
+        extra = options.bc_coef * cloning[-1]
         losses = -q.mean(1) - options.entropy * entropy
         main = losses[-1:] + extra + options.logit_penalty * scores.penalty
         return torch.cat([losses[:-1], main]), entropy
@@ -129,31 +173,13 @@ class ActorCritic(nn.Module):
         q = self.critics.value(state, policy).mean(1)
         return conflicts(graph.shared_gradients(q, self.options.beta))
 
-    def tensors(self) -> dict[str, Tensor]:
-        """All that an update depends on: networks, targets, moments of the optimisers."""
-        moments = {name: optimiser_tensors(o) for name, o in self.optimisers.items()}
-        stored = with_prefix("networks", self.state_dict())
-        for name, tensors in moments.items():
-            stored |= with_prefix(name, tensors)
-        return stored
 
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take back what :meth:`tensors` gave."""
-        self.load_state_dict(under_prefix("networks", tensors))
-        for name, optimiser in self.optimisers.items():
-            restore_optimiser(optimiser, under_prefix(name, tensors))
-
-    def _step(self, name: str, gradients: Mapping[nn.Parameter, Tensor]) -> None:
-        for parameter, gradient in gradients.items():
-            parameter.grad = gradient
-        nn.utils.clip_grad_norm_(gradients.keys(), self.options.grad_clip)
-        self.optimisers[name].step()
-
-    @torch.no_grad()
-    def _follow(self) -> None:
-        pairs = ((self.target_actors, self.actors), (self.target_critics, self.critics))
-        for target, online in pairs:
-            soft_update(target.parameters(), online.parameters(), self.options.tau)
+def entropy_and_cloning(log_policy: Tensor, transition: Transition) -> tuple[Tensor, Tensor]:
+    """Mean entropy of policies (N, B, C), and their cross-entropy to the shown items of logged rows: both (N,)."""
+    finite = log_policy.masked_fill(~transition.batch.mask, 0.0)
+    entropy = -(log_policy.exp() * finite).sum(-1).mean(1)
+    cloning = -(transition.exposure * finite).sum(-1) * transition.logged
+    return entropy, cloning.sum(1) / transition.logged.sum().clamp_min(1)
 
 
 @torch.no_grad()

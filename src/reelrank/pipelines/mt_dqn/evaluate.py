@@ -30,6 +30,18 @@ class Key(NamedTuple):
 Estimates = dict[Key, Estimate]
 
 
+def logged_behaviours(events: pl.DataFrame) -> dict[str, str]:
+    """Behaviours with their label columns, of those that the source logs at all.
+
+    Raises:
+        ValueError: it logs none of them.
+    """
+    known = {b: c for b, c in BEHAVIOUR_LABELS.items() if events[c].null_count() < events.height}
+    if not known:
+        raise ValueError(f"events: all of {list(BEHAVIOUR_LABELS.values())} are null, nothing can be judged")  # fmt: skip
+    return known
+
+
 def behaviour_estimates(
     impressions: pl.DataFrame, events: pl.DataFrame, bootstrap: UserBootstrap
 ) -> Estimates:
@@ -42,7 +54,8 @@ def behaviour_estimates(
     """
     estimates: Estimates = {}
     parts = []
-    for behaviour, column in BEHAVIOUR_LABELS.items():
+    behaviours = logged_behaviours(events)
+    for behaviour, column in behaviours.items():
         label = events[column].gather(impressions["position"]).alias("y")
         rows = impressions.select("user_id", "split", p=f"p_{behaviour}").with_columns(label)
         val, test = (rows.filter(pl.col("split") == s).drop_nulls("y") for s in ("val", "test"))
@@ -53,7 +66,7 @@ def behaviour_estimates(
         parts.append((test["user_id"], *f1_counts(test["y"], test["p"], threshold)))
     for metric in ("f1", "ap"):
         estimates[Key(metric, weighting="macro")] = macro(
-            [estimates[Key(metric, behaviour)] for behaviour in BEHAVIOUR_LABELS]
+            [estimates[Key(metric, behaviour)] for behaviour in behaviours]
         )
     users, numerator, denominator = (np.concatenate(column) for column in zip(*parts, strict=True))
     estimates[Key("f1", weighting="micro")] = bootstrap.ratio(users, numerator, denominator)

@@ -35,8 +35,8 @@ from reelrank.provenance import config_hash, fingerprint
 from reelrank.sources.manifest import Manifest
 from reelrank.training.artifact import ModelCheckpoint
 from reelrank.training.options import TrainOptions
-from reelrank.worlds.kuairand import WorldOptions
 from reelrank.worlds.truth import Truth
+from reelrank.worlds.weibo_truth import WeiboTruth
 
 MAIN = "mt_dqn"
 VARIANTS = ("mt_dqn", "concat_modal", "vanilla_dqn", "popularity")
@@ -213,14 +213,18 @@ def judge_against_truth(
     manifest = Manifest.from_dict(raw_manifest)
     if manifest.kind != "world":
         return pl.DataFrame(schema=planted.SCHEMA)
+    weights = reward.weights.model_dump()
     return planted.true_ndcg(
         catalogues,
-        Truth.load(manifest.root.parent),
-        user_map["raw_id"].to_numpy(),
-        item_map["raw_id"].to_numpy(),
+        # an official release is a folder inside the world's
+        WeiboTruth.load(manifest.root)
+        if manifest.source == "weibo"
+        else Truth.load(manifest.root.parent),
+        planted.raw_numbers(user_map),
+        planted.raw_numbers(item_map),
         availability_ts(events, items),
         evaluation.k,
-        {SIGNALS[term]: weight for term, weight in reward.weights.model_dump().items()},
+        {SIGNALS[term]: weights[term] for term in reward_terms(events.lazy())},
     )
 
 
@@ -232,8 +236,9 @@ def evaluate(
     evaluation: EvaluateOptions,
     training: TrainOptions,
     system: dict[str, Any],
+    shared: dict[str, Any],
     source: dict[str, Any],
-    world: WorldOptions,
+    world: dict[str, Any],
     **predictions: pl.DataFrame,
 ) -> pl.DataFrame:
     """Result rows of every variant, and paired differences of MT-DQN with each of them."""
@@ -263,5 +268,5 @@ def evaluate(
         split=f"{split_cuts['rule']}/test",
         seed=training.seed,
         data_kind="world" if raw_manifest["kind"] == "world" else "real",
-        config_hash=config_hash(system, source, world),
+        config_hash=config_hash(system, shared, source, world),
     )

@@ -9,6 +9,17 @@ from kedro.pipeline import Node, Pipeline
 from reelrank.pipelines.mt_dqn import nodes, previews, report
 
 TABLES = ["events", "item_modal", "items", "users"]
+# what ``mt_dqn_weibo`` takes from block ``mt_dqn``
+COMMON = (
+    "work_dir",
+    "reward",
+    "lists",
+    "learning",
+    "training",
+    "prediction",
+    "evaluation",
+    "sizes",
+)
 SHARED = ("interactions", "items", "users", "item_modal", "splits", "split_cuts", "user_map", "item_map", "raw_manifest", "ingestion_report")  # fmt: skip
 
 
@@ -93,6 +104,7 @@ def create_pipeline(system: str = "mt_dqn", source: str = "kuairand") -> Pipelin
                 "evaluation": "params:evaluation",
                 "training": "params:training",
                 "system": "params:system",
+                "shared": "params:shared",
                 "source": "params:source",
                 "world": "params:world",
                 **_per_variant("impressions", "lists", "targets"),
@@ -120,6 +132,8 @@ def create_pipeline(system: str = "mt_dqn", source: str = "kuairand") -> Pipelin
                 "list_counts": "list_counts",
                 "sizes": "sizes",
                 "events": "events",
+                "raw_manifest": "raw_manifest",
+                "item_modal": "item_modal",
                 "command": "params:command",
                 **{f"figure_{name}": f"figure_{name}" for name in report.FIGURES},
             },
@@ -135,6 +149,9 @@ def create_pipeline(system: str = "mt_dqn", source: str = "kuairand") -> Pipelin
         parameters={
             "params:engine": "params:engine",
             "params:system": f"params:{system}",
+            "params:shared": f"params:{nodes.MAIN}",
+            **{f"params:{name}": f"params:{nodes.MAIN}.{name}" for name in COMMON},
+            **{f"params:models.{v}": f"params:{nodes.MAIN}.models.{v}" for v in nodes.VARIANTS},
             "params:source": f"params:{source}",
             "params:world": f"params:worlds.{source}",
         },

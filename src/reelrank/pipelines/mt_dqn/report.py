@@ -8,12 +8,14 @@ import numpy as np
 import plotly.graph_objects as go
 import polars as pl
 
-from reelrank.features.rewards import RewardOptions
+from reelrank.features.rewards import SIGNALS, RewardOptions
+from reelrank.pipelines.mt_dqn.evaluate import BEHAVIOUR_LABELS
 from reelrank.reports import figures
 from reelrank.reports.page import Fact, Section, Table, plain_table, render_page
 from reelrank.reports.result_tables import differences_table, results_table
 from reelrank.tables import FEEDBACKS, MODALITIES
 
+SOURCE_NAMES = {"kuairand": "KuaiRand", "kuairec": "KuaiRec", "weibo": "Weibo"}
 FIGURES = (
     "learning_curves",
     "metrics",
@@ -66,6 +68,8 @@ def write(
     list_counts: pl.DataFrame,
     sizes: pl.DataFrame,
     events: pl.DataFrame,
+    raw_manifest: dict[str, Any],
+    item_modal: pl.DataFrame,
     command: str,
     **drawn: go.Figure,
 ) -> str:
@@ -77,10 +81,11 @@ def write(
     headline = rank.filter(pl.col("metric").str.contains("ndcg") | (pl.col("weighting") == "macro"))
     error = results.filter(~pl.col("metric").str.contains("ndcg|f1|ap"))
     is_world = first["data_kind"] == "world"
-    where = "a generated world" if is_world else f"real {ingestion_report['source']} rows"
+    source = SOURCE_NAMES[raw_manifest["source"]]
+    where = f"a generated world in {source}'s format" if is_world else f"real {source} rows"
     sections = [
         Section("Is it any good?", _headline(is_world), facts=_facts(results),
-                tables=[results_table(rank, "Ranking and behaviours on the test part")],
+                tables=[results_table(rank, "Ranking and behaviours on the test part"), _signals(events)],
                 figures=[figure["metrics"]]),
         Section("Against each baseline", _DIFFERENCES, figures=[figure["differences"]],
                 tables=[differences_table(headline, "MT-DQN minus each baseline, same users and lists")]),
@@ -88,15 +93,15 @@ def write(
                 tables=[_frame_table("Lists of logged impressions", list_counts), _positives(events)]),
         Section("Values", _value_text(events), figures=[figure["q_against_returns"], figure["reward_parts"]],
                 tables=[results_table(error, "Errors of value and reward heads on the test part")]),
-        Section("What the fusion looks at", _FUSION, figures=[figure["gates"], figure["attention"]]),
+        Section("What the fusion looks at", _FUSION, tables=[_modalities(item_modal)], figures=[figure["gates"], figure["attention"]]),
         Section("How it learnt", _LEARNING, figures=[figure["learning_curves"]],
                 tables=[_frame_table("Parameters at the sizes declared in mt_dqn.sizes", sizes)]),
-        Section("From raw files to training rows", _ingestion_text(ingestion_report),
+        Section("From raw files to training rows", _ingestion_text(ingestion_report, raw_manifest["source"]),
                 figures=[figure["ingestion_steps"], figure["split_sizes"]],
-                tables=[_files(ingestion_report), _published(ingestion_report)]),
+                tables=[_files(ingestion_report), *_published(ingestion_report)]),
     ]  # fmt: skip
     return render_page(
-        "MT-DQN on KuaiRand",
+        f"MT-DQN on {source}",
         f"Multimodal temporal deep Q-network and its baselines on {where}, "
         f"split by time ({split_cuts['rule']}).",
         sections,
@@ -181,7 +186,7 @@ def _value_text(events: pl.DataFrame) -> str:
     return text
 
 
-def _ingestion_text(report: dict[str, Any]) -> str:
+def _ingestion_text(report: dict[str, Any], source: str) -> str:
     bad = sum(file["bad"] for file in report["files"])
     duplicates = sum(file["duplicates"] for file in report["files"])
     proxies = (
@@ -192,8 +197,25 @@ def _ingestion_text(report: dict[str, Any]) -> str:
     )
     return (
         f"{report['steps'][0]['rows']:,} rows read, {duplicates:,} exact duplicates dropped, {bad:,} rows "
-        f"quarantined with file, line and reason (table kuairand.quarantine). {proxies}"
+        f"quarantined with file, line and reason (table {source}.quarantine). {proxies}"
     )
+
+
+def _signals(events: pl.DataFrame) -> Table:
+    """What the log holds of what the models are trained on: a signal that is not logged is neither learnt nor judged."""
+    logged = [
+        [behaviour, column, "logged" if events[column].null_count() < events.height else "not logged: left out"]
+        for behaviour, column in (*BEHAVIOUR_LABELS.items(), *((f"reward: {t}", c) for t, c in SIGNALS.items()))
+    ]  # fmt: skip
+    return plain_table("Behaviours and reward terms", ["what", "column", "in this log"], logged)
+
+
+def _modalities(item_modal: pl.DataFrame) -> Table:
+    """Where each modality's vectors come from; a proxy is no picture and no sound."""
+    counts = item_modal.group_by("modality", "source").agg(
+        items=pl.len(), present=pl.col("present").sum()
+    )
+    return _frame_table("Source of each modality", counts.sort("modality", "source"))
 
 
 def _positives(events: pl.DataFrame) -> Table:
@@ -209,11 +231,13 @@ def _files(report: dict[str, Any]) -> Table:
     return plain_table("Files read", ["file", "rows", "duplicates", "quarantined"], rows)
 
 
-def _published(report: dict[str, Any]) -> Table:
+def _published(report: dict[str, Any]) -> list[Table]:
+    """What a release says of itself beside what was read; nothing where no release is known."""
+    if "facts" not in report:
+        return []
     rows = [[f["fact"], f["published"], f["measured"], f["status"]] for f in report["facts"]]
-    return plain_table(
-        "Published counts and measured ones", ["fact", "published", "measured", "status"], rows
-    )
+    columns = ["fact", "published", "measured", "status"]
+    return [plain_table("Published counts and measured ones", columns, rows)]
 
 
 def _frame_table(caption: str, frame: pl.DataFrame) -> Table:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import polars as pl
 
 from reelrank.worlds.truth import Truth
+from reelrank.worlds.weibo_truth import WeiboTruth
 
 RANDOM = "random"  # the expected value of a random order, for scale
 _BLOCK_CELLS = 2_000_000
@@ -20,7 +21,7 @@ SCHEMA = {"context_id": pl.UInt32, "user_id": pl.Int32, "variant": pl.String, "v
 
 def true_ndcg(
     catalogues: Mapping[str, pl.DataFrame],
-    truth: Truth,
+    truth: Truth | WeiboTruth,
     raw_user_ids: npt.NDArray[np.int64],
     raw_item_ids: npt.NDArray[np.int64],
     availability: npt.NDArray[np.int64],
@@ -77,6 +78,17 @@ def true_ndcg(
         )
         for name, blocks in values.items()
     )
+
+
+def raw_numbers(ids: pl.DataFrame) -> npt.NDArray[np.int64]:
+    """The world's number of each dense id, (n,): the official id, or what follows the letter of an id in text.
+
+    Args:
+        ids: as ``IdMap``.
+    """
+    if ids["raw_text"].null_count() == ids.height:
+        return ids["raw_id"].to_numpy()
+    return ids["raw_text"].str.slice(1).cast(pl.Int64).to_numpy()
 
 
 def _top(catalogue: pl.DataFrame, context_ids: pl.Series, k: int) -> npt.NDArray[np.int64]:

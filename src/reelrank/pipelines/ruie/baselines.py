@@ -77,7 +77,19 @@ class EncoderModel(SoftmaxModel):
 
 @register("nextitnet", NextItNetOptions, SequenceSpec)
 class NextItNetModel(EncoderModel):
-    """NextItNet alone: RUIE's backbone."""
+    """NextItNet alone: RUIE's backbone, and a dense layer back to the items' vectors [R].
+
+    Without it a query holds the last item's own vector, which is nearest to itself.
+    """
+
+    def __init__(self, config: NextItNetOptions, spec: SequenceSpec) -> None:
+        super().__init__(config, spec)
+        self.out = nn.Linear(config.dim, config.dim)
+
+    def queries(self, batch: Batch) -> Tensor:
+        """See :class:`SequenceModel`."""
+        out: Tensor = self.out(super().queries(batch))
+        return out
 
 
 @register("sasrec", SASRecOptions, SequenceSpec)

@@ -21,6 +21,7 @@ from reelrank.training.loop import FitResult, fit
 from reelrank.training.options import TrainOptions
 
 VALIDATION_K = 10  # [D] the headline's K
+_POOL = 32  # batches whose windows are sorted by length together
 
 
 def learn(
@@ -56,7 +57,7 @@ def learn(
         )
     if not model.all_places:
         training = training.model_copy(update={"batch_size": learning.last_place_batch})
-    rows, step = examples(model, log, training.seed)
+    rows, step = examples(model, log, training.seed, training.batch_size)
     return fit(
         model,
         rows,
@@ -85,29 +86,48 @@ class _Step:
         return model.losses(self.batch(rows), self.log, generator)
 
 
-def examples(model: SequenceModel, log: Sequences, seed: int) -> tuple[Tensor, _Step]:
+def examples(
+    model: SequenceModel, log: Sequences, seed: int, batch_size: int = 1
+) -> tuple[Tensor, _Step]:
     """What a model learns from, in an order drawn once, and the step that turns some of it into losses.
 
-    Either way each train event but a user's first is learnt once in an epoch.
+    Either way each train event but a user's first is learnt once in an epoch. Windows of a batch are of like length: what is padded is
+    computed for nothing.
     """
-    length = model.spec.length
-    if model.all_places:
-        windows = Windows.of(log, length)
-        rows, step = torch.arange(len(windows)), _Step(log, windows, length)
-    else:
+    length, generator = model.spec.length, torch.Generator().manual_seed(seed)
+    if not model.all_places:
         learnt = (log.split == 0) & (torch.arange(len(log), device=log.user.device) > log.first[log.user])  # fmt: skip
-        rows, step = torch.nonzero(learnt).squeeze(1).cpu(), _Step(log, None, length)
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
-    return rows[order].to(log.user.device), step
+        rows = torch.nonzero(learnt).squeeze(1).cpu()
+        order = torch.randperm(len(rows), generator=generator)
+        return rows[order].to(log.user.device), _Step(log, None, length)
+    windows = Windows.of(log, length)
+    order = torch.randperm(len(windows), generator=generator)
+    width = (windows.stop - windows.start).cpu()
+    pools = torch.split(order, _POOL * batch_size)
+    order = torch.cat([pool[width[pool].argsort(stable=True)] for pool in pools])
+    batches = torch.split(order, batch_size)
+    # the last, shorter one stays last: batches are cut anew from the front
+    shuffled = torch.randperm(len(batches) - 1, generator=generator).tolist()
+    order = torch.cat([*(batches[i] for i in shuffled), batches[-1]])
+    return order.to(log.user.device), _Step(log, windows, length)
 
 
 def validation_targets(log: Sequences, most: int | None, seed: int) -> Tensor:
-    """Positions of val events, at most ``most`` of them."""
+    """Positions of val events, at most ``most``, of each scenario as many or all that it has.
+
+    The headline is a mean over scenarios: drawn by their sizes, a few events of the smallest would decide it.
+    """
     positions = target_positions(log, "val")
     if most is None or len(positions) <= most:
         return positions
-    drawn = torch.randperm(len(positions), generator=torch.Generator().manual_seed(seed))[:most]
-    return positions[drawn.sort().values.to(positions.device)]
+    drawn = torch.randperm(len(positions), generator=torch.Generator().manual_seed(seed))
+    scenario = log.scenario[positions].cpu()[drawn]
+    by_scenario = scenario.argsort(stable=True)
+    size = torch.bincount(scenario, minlength=log.n_scenarios)
+    turn = torch.empty_like(drawn)
+    turn[by_scenario] = torch.arange(len(drawn)) - (size.cumsum(0) - size)[scenario[by_scenario]]
+    chosen = drawn[turn.argsort(stable=True)[:most]]
+    return positions[chosen.sort().values.to(positions.device)]
 
 
 def validate(

@@ -6,6 +6,7 @@ Source: METHODS §5.4, Appendix A. Shapes: n places that are asked, d width, K n
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,10 +41,41 @@ def softmax_loss(
     if negatives is None or negatives >= n_items - 1:
         return F.cross_entropy(queries @ items.T, target, reduction="none")
     drawn = torch.randint(n_items, (negatives,), generator=generator, device=queries.device)
-    others = queries @ F.embedding(drawn, items).T + math.log(n_items / negatives)
-    others = others.masked_fill(drawn == target[:, None], -torch.inf)
-    own = (queries * F.embedding(target, items)).sum(-1)
-    return torch.logsumexp(torch.cat([own[:, None], others], 1), 1) - own
+    vectors = F.embedding(torch.cat([drawn, target]), items)  # one look-up: one dense gradient
+    own = (queries * vectors[negatives:]).sum(-1)
+    others = shared_logsumexp(queries, vectors[:negatives], drawn == target[:, None])
+    return torch.logaddexp(own, others + math.log(n_items / negatives)) - own
+
+
+def shared_logsumexp(queries: Tensor, vectors: Tensor, left_out: Tensor) -> Tensor:
+    """Log Σ_k exp(q·v_k) of each query over the vectors that are not left out, (n,); −∞ where none is in.
+
+    Args:
+        queries: (n, d).
+        vectors: (K, d).
+        left_out: (n, K) bool.
+    """
+    out: Tensor = _SharedLogSumExp.apply(queries, vectors, left_out)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _SharedLogSumExp(torch.autograd.Function):
+    """One (n, K) matrix, changed in place, serves both passes; written out, the sum and its gradient would make eight."""
+
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, vectors: Tensor, left_out: Tensor) -> Tensor:  # noqa: ANN401
+        logits = (queries @ vectors.T).masked_fill_(left_out, -torch.inf)
+        top = logits.amax(1, keepdim=True).clamp_min_(torch.finfo(logits.dtype).min)
+        odds = logits.sub_(top).exp_()
+        total = odds.sum(1, keepdim=True)
+        ctx.save_for_backward(queries, vectors, odds, total)
+        return (top + total.log()).squeeze(1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # noqa: ANN401
+        queries, vectors, odds, total = ctx.saved_tensors
+        weight = grad[:, None] / total.clamp_min(torch.finfo(total.dtype).tiny)
+        return weight * (odds @ vectors), odds.T @ (weight * queries), None
 
 
 def double_q_target(

@@ -89,6 +89,8 @@ class RuieNetwork(nn.Module):
         self.attention = ContextualAttention(dim, o.heads) if o.attention else None
         self.q = _mlp(2 * dim, (o.q_hidden,), spec.n_scenarios)
         self.p = _mlp(2 * dim, (o.q_hidden,), spec.n_scenarios)
+        # W of CE(W h) is items · next_item: h holds the last item's own vector, which is nearest to itself
+        self.next_item = nn.Linear(dim, dim)
         # the request's scenario is an input of the intent only: Q and p predict that very scenario
         self.intent = _mlp(3 * dim, o.intent_hidden, dim)
 
@@ -153,7 +155,9 @@ class RUIE(SequenceModel):
             history, target, self.spec.n_items, o.triplet.negatives, generator
         )
         contrast = losses.triplet_loss(intent, main.items(target), main.items(drawn), valid, o.triplet)  # fmt: skip
-        softmax = losses.softmax_loss(h, main.items.weight, target, o.softmax_negatives, generator)
+        softmax = losses.softmax_loss(
+            main.next_item(h), main.items.weight, target, o.softmax_negatives, generator
+        )
         td, known = self._td_error(batch, log, q_taken, position, state, other)
         parts = {
             "triplet": (g * contrast).mean(),
@@ -183,6 +187,10 @@ class RUIE(SequenceModel):
         o = self.options
         keep = batch.mask
         train_end = _train_end(log, position)
+        if o.q.target != "double_q":
+            before = position - log.first[log.user[position]]
+            length = before if o.q.target == "history_length" else train_end - 1 - position
+            return q_taken - length.float().log1p(), torch.ones_like(length, dtype=torch.bool)
         with torch.no_grad():
             next_main, next_other = (
                 _shifted(q)[keep] for q in (state.q, other.state(batch.history).q)
@@ -229,7 +237,8 @@ class RUIE(SequenceModel):
     def _query(self, network: RuieNetwork, batch: Batch) -> Tensor:
         state = network.state(batch.history)
         if self.options.ranks_by == "backbone":
-            return state.h
+            ranked: Tensor = network.next_item(state.h)
+            return ranked
         intent = network.intents(state, batch.scenario)
         match self.options.triplet.distance:
             case "l2":  # −‖ê − e‖² = 2 ê·e − ‖e‖² − ‖ê‖², the last the same for every item

@@ -43,6 +43,10 @@ class QOptions(Options):
         "linear",
         description="linear: Q = z, p from a head of its own [D]; shared_softmax: softmax(z) is both [A: the released form]",
     )
+    target: Literal["double_q", "history_length", "future_length"] = Field(
+        "double_q",
+        description="what Q learns: the double-Q target, or log(1 + train events before, or after) in its place (RU-09)",
+    )
     weight: float = Field(1.0, ge=0, description="of L_Q; 0 switches reinforcement off")
     scenario_weight: float = Field(
         1.0,

@@ -60,8 +60,10 @@ class Batch(TensorRecord):
 
 
 def window_batch(log: Sequences, windows: Windows, rows: Tensor) -> Batch:
-    """All places of some windows."""
+    """All places of some windows, as wide as the longest of them."""
     history, asked = windows.batch(log, rows)
+    places = max(1, int(history.length.max()))
+    history, asked = history.cut(places), asked[:, :places]
     return _batch(log, history, asked, log.user[windows.start[rows]])
 
 
@@ -111,9 +113,10 @@ class SequenceModel(nn.Module, ABC):
         if not self.all_places:
             return self.queries(batch).squeeze(1)
         length = batch.history.length
-        places = batch.history.item.shape[1]
+        places = max(1, int(length.max()))  # what is beyond every history's end is not computed
+        history = batch.history.cut(places)
         wide = Batch(
-            batch.history,
+            history,
             batch.user,
             batch.asked.expand(-1, places),
             batch.item.expand(-1, places),

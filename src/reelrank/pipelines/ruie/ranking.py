@@ -25,6 +25,7 @@ from reelrank.tables import SPLITS
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 _DIN_TARGETS = 256  # whose scores of all items are held at once
+_ENCODED = 256  # histories encoded at once: what is between the layers fits a CPU's cache
 
 
 @dataclass(frozen=True)
@@ -107,10 +108,16 @@ def _blocks(
             yield rows, np.eye(len(rows), dtype=np.float32), scores.T.cpu().numpy()
         return
     items = model.item_vectors().cpu().numpy()
+    # histories of like length together: a block is as wide as its longest
+    before = (positions - log.first[log.user[positions]]).cpu().numpy()
+    chosen = chosen[np.argsort(before[chosen], kind="stable")]
     for start in range(0, len(chosen), options.block_rows):
         rows = chosen[start : start + options.block_rows]
-        batch = last_batch(log, positions[_index(rows, positions)], model.spec.length)
-        yield rows, model.last_queries(batch).cpu().numpy(), items
+        queries = [
+            model.last_queries(last_batch(log, own, model.spec.length))
+            for own in torch.split(positions[_index(rows, positions)], _ENCODED)
+        ]
+        yield rows, torch.cat(queries).cpu().numpy(), items
 
 
 def _index(rows: IntArray, like: Tensor) -> Tensor:

@@ -103,6 +103,15 @@ class Cell(Options):
     )  # fmt: skip
     share: float = Field(1.0, gt=0, le=1, description="of the scenario's train events that is kept")
     alone: bool = Field(False, description="learn from that scenario's events only")
+    reward: Literal["weights", "shuffled", "learned"] = Field(
+        "weights",
+        description="what Q learns: the model's reward; shuffled: train events have the feedback of other train events; "
+        "learned: weights from who goes on with a session (RU-03)",
+    )
+    measure: Literal["ranks", "q"] = Field(
+        "ranks",
+        description="what is judged: ranks; or Q against realised returns, and p against the scenario that followed (RU-06)",
+    )
     against: str | None = Field(
         None, description="cell of the same study it is compared with; null: the run's own model"
     )
@@ -111,6 +120,8 @@ class Cell(Options):
     def _names_a_scenario(self) -> Self:
         if (self.share < 1 or self.alone) and self.scenario is None:
             raise ValueError("share and alone need a scenario")
+        if self.base != "ruie" and (self.reward != "weights" or self.measure != "ranks"):
+            raise ValueError(f"reward and measure need base ruie, not {self.base}")
         return self
 
 
@@ -130,6 +141,10 @@ class StudyOptions(Options):
                 if cell.against is not None and cell.against not in earlier:
                     raise ValueError(
                         f"{experiment}.{name}: against {cell.against!r} must name an earlier cell of {experiment}"
+                    )
+                if cell.measure == "q" and cell.against is not None:
+                    raise ValueError(
+                        f"{experiment}.{name}: measure q is not compared: drop against"
                     )
                 earlier.add(name)
         return self

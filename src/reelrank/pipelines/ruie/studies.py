@@ -17,6 +17,9 @@ from reelrank.evaluation.uncertainty import UserBootstrap
 from reelrank.features.splits import row_uniforms
 from reelrank.pipelines.ruie import evaluate as judge
 from reelrank.pipelines.ruie.fitting import SequenceTables, predict, train
+from reelrank.pipelines.ruie.options import RuieOptions
+from reelrank.pipelines.ruie.q_calibration import q_frame, q_rows
+from reelrank.pipelines.ruie.rewards import learned_reward, shuffled_feedback
 from reelrank.pipelines.ruie.run_options import (
     MAIN,
     Cell,
@@ -27,6 +30,7 @@ from reelrank.pipelines.ruie.run_options import (
     StudyOptions,
     changed_options,
 )
+from reelrank.training.artifact import ModelCheckpoint
 from reelrank.training.options import TrainOptions
 
 log = logging.getLogger(__name__)
@@ -61,7 +65,11 @@ class Study:
             frames: dict[str, pl.DataFrame] = {}
             for name, cell in studies.cells[experiment].items():
                 log.info("%s: %s", experiment, name)
-                frames[name] = self._ranked(cell)
+                checkpoint, tables = self._trained(cell)
+                if cell.measure == "q":
+                    found[experiment, name] = self._judged_q(checkpoint, tables, bootstrap)
+                    continue
+                frames[name] = predict(checkpoint, tables, self.ranking, self.training.device)
                 reference = predictions[cell.base] if cell.against is None else frames[cell.against]
                 against = cell.base if cell.against is None else f"{cell.base}, {cell.against}"
                 found[experiment, name] = self._rows(
@@ -69,12 +77,18 @@ class Study:
                 )
         return found
 
-    def _ranked(self, cell: Cell) -> pl.DataFrame:
-        """Train the cell's model and rank its targets."""
+    def _trained(self, cell: Cell) -> tuple[ModelCheckpoint, SequenceTables]:
+        """The cell's model, and the tables that it learnt from."""
         tables = replace(self.tables, events=thinned(self.tables, cell, self.training.seed))
         learning, options = self.learning, changed_options(self.models, cell)
         if cell.length is not None:
             learning = learning.model_copy(update={"length": cell.length})
+        if cell.reward == "shuffled":
+            tables = replace(tables, events=shuffled_feedback(tables.events, self.training.seed))
+        elif isinstance(options, RuieOptions) and cell.reward == "learned":
+            reward = learned_reward(tables.events, options.reward)
+            log.info("learned reward: %s", reward.model_dump())
+            options = options.model_copy(update={"reward": reward})
         checkpoint, _ = train(
             cell.base,
             tables,
@@ -84,7 +98,14 @@ class Study:
             ranking=self.ranking,
             work_dir=self.work_dir,
         )
-        return predict(checkpoint, tables, self.ranking, self.training.device)
+        return checkpoint, tables
+
+    def _judged_q(
+        self, checkpoint: ModelCheckpoint, tables: SequenceTables, bootstrap: UserBootstrap
+    ) -> list[ResultRow]:
+        """Rows of RU-06 on test events."""
+        frame = q_frame(checkpoint, tables, self.training.device).filter(split="test")
+        return q_rows(MAIN, frame, self.labels, bootstrap)
 
     def _rows(
         self,

@@ -1,0 +1,281 @@
+"""Does RUIE lose nothing in a small scenario that the large one contradicts, and is it the gate? ``make claims``.
+
+On the worlds of ``ruie_worlds.py``. RU-05: with 1, 5, 10, 25 and 100 % of the small scenario's train events, RUIE's NDCG@10 on that scenario's test events
+against RUIE trained on that scenario alone, and against RUIE with gate = 1. In ``blank``, where Q can learn nothing, gate and no gate must be
+equivalent. World and first weights change with the seed; intervals are Student's over the seeds' paired differences. Beside them, and not judged, what
+explains a loss: the gate's monitors, and the same comparison with other gates and other rankers. Rows are stored like any results
+(experiment ``claims``); a claim that fails is shown as such, and the exit status is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process a core
+
+import numpy as np
+import polars as pl
+from kedro.io import Version
+from kedro.io.core import generate_timestamp
+from scipy.stats import t as student
+
+sys.path.insert(0, str(Path(__file__).parent))
+from ruie_worlds import SMALL, WORLDS, tables
+
+from reelrank.datasets import ReportDataset, ResultsDataset
+from reelrank.evaluation.ranking import ndcg_from_ranks
+from reelrank.evaluation.results import ResultRow, results_frame
+from reelrank.options import digest
+from reelrank.pipelines.ruie.fitting import SequenceTables, popularity, predict, train
+from reelrank.pipelines.ruie.run_options import (
+    Cell,
+    LearningOptions,
+    RankingOptions,
+    RuieModels,
+    changed_options,
+)
+from reelrank.pipelines.ruie.studies import thinned
+from reelrank.reports.page import Section, plain_table, render_page
+from reelrank.training.artifact import ModelCheckpoint
+from reelrank.training.options import TrainOptions
+
+log = logging.getLogger("reelrank.claims")
+ROOT = Path(__file__).parents[1]
+MARGIN = 0.02  # NDCG@10 below which a difference counts as none
+SHARES = (0.01, 0.05, 0.1, 0.25, 1.0)
+K = 10
+MODELS = RuieModels.model_validate(
+    {
+        "ruie": {
+            "backbone": {"name": "nextitnet", "dim": 16, "dilations": [1]},
+            "heads": 2,
+            "softmax_negatives": None,
+        }
+    }
+)
+LEARNING = LearningOptions(length=20, validation_targets=200)
+TRAINING = TrainOptions(epochs=12, batch_size=32, lr=0.01, lr_min=1e-3, weight_decay=0.0, patience=12, device="cpu")  # fmt: skip
+RANKING = RankingOptions(sampled=20)
+NO_GATE: dict[str, Any] = {"gate": {"form": "none"}}
+MONITORS = ("gate_at_high", "p_sd", f"gate_mean_{1 - SMALL}", f"gate_mean_{SMALL}", f"loss_share_{SMALL}")  # fmt: skip
+
+
+def cells() -> dict[str, dict[str, Cell]]:
+    """World → name → configuration."""
+    found: dict[str, Cell] = {}
+    for share in SHARES:
+        own = partial(Cell, scenario=SMALL, share=share)
+        found |= {f"joint {share:.0%}": own(), f"alone {share:.0%}": own(alone=True), f"gate = 1 {share:.0%}": own(model=NO_GATE)}  # fmt: skip
+    found["other gate 100%"] = Cell(model={"gate": {"normalise": "none"}})
+    found["ranks by backbone 100%"] = Cell(model={"ranks_by": "backbone"})
+    return {"opposed": found, "blank": {"joint 100%": Cell(), "gate = 1 100%": Cell(model=NO_GATE)}}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model on one seed.
+
+    Attributes:
+        small: NDCG@10 on the small scenario's test events.
+        large: on the large one's; NaN where it was not learnt.
+        n: test events of the small scenario.
+        monitors: of the last epoch; none where nothing could be trained.
+    """
+
+    small: float
+    large: float
+    n: int
+    monitors: dict[str, float]
+
+
+def measure(job: tuple[str, str, Cell, int]) -> Measured:
+    """Train a cell's model on a seed's world and judge it."""
+    world, _, cell, seed = job
+    made = tables(world, seed)
+    made = replace(made, events=thinned(made, cell, seed))
+    return _measured(made, cell, seed)
+
+
+def _measured(made: SequenceTables, cell: Cell, seed: int) -> Measured:
+    pairs = made.events.filter(split="train").group_by("user_id").len().filter(pl.col("len") > 1)
+    if (
+        pairs.is_empty()
+    ):  # nothing follows from anything: what is left of a model is how often items were met
+        checkpoint = popularity(made, MODELS.popularity, LEARNING.length)
+        monitors: dict[str, float] = {}
+    else:
+        checkpoint, monitors = _trained(made, cell, seed)
+    test = predict(checkpoint, made, RANKING, "cpu").filter(split="test")
+    value = ndcg_from_ranks(test["rank"].to_numpy(), np.arange(test.height), 1, K)[1]
+    small = (test["scenario"] == SMALL).to_numpy()
+    return Measured(
+        float(value[small].mean()),
+        float(value[~small].mean()) if (~small).any() else float("nan"),
+        int(small.sum()),
+        monitors,
+    )
+
+
+def _trained(made: SequenceTables, cell: Cell, seed: int) -> tuple[ModelCheckpoint, dict[str, float]]:  # fmt: skip
+    """A model, and its monitors in the last epoch."""
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint, history = train(
+            "ruie",
+            made,
+            model=changed_options(MODELS, cell),
+            learning=LEARNING,
+            training=TRAINING.model_copy(update={"seed": seed}),
+            ranking=RANKING,
+            work_dir=Path(folder),
+        )
+    return checkpoint, {m: float(history[f"train_{m}"][-1]) for m in MONITORS}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A difference of two cells on the small scenario."""
+
+    world: str
+    pair: tuple[str, str]
+    says: str
+    rule: str
+    holds: Callable[[float, float], bool] | None
+
+
+def claims() -> list[Claim]:
+    """All of them; a rule of None: shown, not judged."""
+    no_loss = (f"the 95 % interval lies above −{MARGIN}", lambda low, _: low > -MARGIN)
+    same = (f"the 95 % interval lies within ±{MARGIN}", lambda low, high: low > -MARGIN and high < MARGIN)  # fmt: skip
+    shown = ("shown", None)
+    found = []
+    for share in SHARES:
+        name = f"{share:.0%}"
+        found += [
+            Claim("opposed", (f"joint {name}", f"alone {name}"), f"no loss against the small scenario alone, {name} of its events", *no_loss),
+            Claim("opposed", (f"joint {name}", f"gate = 1 {name}"), f"the gate does no harm, {name} of the events", *no_loss),
+        ]  # fmt: skip
+    for other in ("other gate 100%", "ranks by backbone 100%"):
+        found.append(Claim("opposed", (other, "joint 100%"), other.removesuffix(" 100%"), *shown))
+    found.append(Claim("blank", ("joint 100%", "gate = 1 100%"), "gate and no gate are equivalent where Q can learn nothing", *same))  # fmt: skip
+    return found
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim over the seeds."""
+
+    claim: Claim
+    row: ResultRow
+    holds: bool | None
+
+
+def judge(claim: Claim, found: dict[tuple[str, str], list[Measured]]) -> Judged:
+    """Student's interval over the seeds' differences."""
+    own, other = (found[claim.world, name] for name in claim.pair)
+    difference = np.array([a.small - b.small for a, b in zip(own, other, strict=True)])
+    n, mean = len(difference), float(difference.mean())
+    half = float(student.ppf(0.975, n - 1) * difference.std(ddof=1) / n**0.5)
+    low, high = mean - half, mean + half
+    row = ResultRow(
+        claim.pair[0], f"ndcg@{K}", mean, sum(m.n for m in own), low, high, group="small", paired_with=claim.pair[1],
+    )  # fmt: skip
+    return Judged(claim, row, None if claim.holds is None else claim.holds(low, high))
+
+
+def page(judged: Sequence[Judged], found: dict[tuple[str, str], list[Measured]], results: pl.DataFrame) -> str:  # fmt: skip
+    """The claims as one page."""
+    words = {None: "shown", True: "holds", False: "FAILS"}
+    rows = [
+        [j.claim.says, j.claim.world, " − ".join(j.claim.pair), j.row.value, j.row.ci_low, j.row.ci_high, j.row.n, j.claim.rule, words[j.holds]]
+        for j in judged
+    ]  # fmt: skip
+    table = plain_table("Claims", ["claim", "world", "pair", "difference", "low", "high", "n", "rule", "verdict"], rows)  # fmt: skip
+    values = [
+        [world, name, *(float(np.mean([getattr(m, side) for m in own])) for side in ("small", "large")),
+         *(float(np.mean([m.monitors.get(name_, np.nan) for m in own])) for name_ in MONITORS)]
+        for (world, name), own in found.items()
+    ]  # fmt: skip
+    every = plain_table(
+        "Every model, mean over the seeds", ["world", "model", "small", "large", *(m.replace("_", " ") for m in MONITORS)], values
+    )  # fmt: skip
+    first = results.row(0, named=True)
+    counted = [j for j in judged if j.holds is not None]
+    return render_page(
+        "Claims on RUIE",
+        f"{sum(bool(j.holds) for j in counted)} of {len(counted)} hold. "
+        + " ".join(f"{name}: {w.reason}." for name, w in WORLDS.items()),
+        [Section("Small scenario", "Differences in NDCG@10 on the small scenario's test events.", tables=[table]),
+         Section("What the gate did", _CAUSE, tables=[every])],
+        {"run id": first["run_id"], "code version": first["code_version"], "config hash": first["config_hash"], "command": "python claims/ruie.py"},
+        "world",
+    )  # fmt: skip
+
+
+_CAUSE = (
+    "The gate's mean is 1 within each scenario of a batch, so that a scenario's share of the gated loss is its share of the events, whatever Q "
+    "says: the gate moves weight among a scenario's own events, from those whose scenario came as a surprise to those where it was expected. Where "
+    "the large scenario's share is near the upper clip's 1 − 1/10, its events all stand at the clip and weigh alike."
+)
+
+
+def main() -> int:
+    """Judge every claim, store rows and page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--data", type=Path, default=ROOT / "data")
+    given = parser.parse_args()
+    if len(given.seeds) < 2:
+        parser.error("an interval needs at least two seeds")
+    jobs = [
+        (world, name, cell, seed)
+        for world, own in cells().items()
+        for name, cell in own.items()
+        for seed in given.seeds
+    ]
+    found: dict[tuple[str, str], list[Measured]] = {}
+    with ProcessPoolExecutor(given.workers, get_context("spawn")) as pool:
+        for (world, name, _, seed), measured in zip(jobs, pool.map(measure, jobs), strict=True):
+            found.setdefault((world, name), []).append(measured)
+            log.info("%s %s seed %d: %.4f", world, name, seed, measured.small)
+    judged = [judge(claim, found) for claim in claims()]
+    words = {None: "shown", True: "holds", False: "fails"}
+    for j in judged:
+        log.warning("%s %s: %s: %+.4f [%+.4f, %+.4f]", words[j.holds], j.claim.world, j.claim.says, j.row.value, j.row.ci_low, j.row.ci_high)  # fmt: skip
+    for (world, name), own in found.items():
+        means = {
+            m: round(float(np.mean([o.monitors.get(m, np.nan) for o in own])), 3) for m in MONITORS
+        }
+        log.warning("%s %s: small %.4f, large %.4f, %s", world, name, np.mean([o.small for o in own]), np.mean([o.large for o in own]), means)  # fmt: skip
+    run_id = generate_timestamp()
+    version = Version(run_id, run_id)
+    common = {"system": "ruie", "source": "planted", "split": "last_events/test", "data_kind": "world", "experiment": "claims",
+              "config_hash": digest(MARGIN, list(SHARES), TRAINING.model_dump(mode="json"), MODELS.ruie.model_dump(mode="json"))}  # fmt: skip
+    frames = [
+        results_frame([j.row], **common, seed=given.seeds[0], cell=f"{j.claim.world} | {j.claim.says}: {words[j.holds]}")
+        for j in judged
+    ]  # fmt: skip
+    folder = given.data / "08_reporting"
+    stored = ResultsDataset(filepath=str(folder / "results" / "sample" / "claims_ruie"), version=version)  # fmt: skip
+    stored.save(pl.concat(frames))
+    report = folder / "report" / "claims_ruie.html"
+    ReportDataset(filepath=str(report), version=version).save(page(judged, found, stored.load()))
+    log.warning("report: %s", report)
+    return int(any(j.holds is False for j in judged))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    log.setLevel(logging.INFO)
+    sys.exit(main())

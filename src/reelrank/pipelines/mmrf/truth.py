@@ -1,0 +1,161 @@
+"""What a generated world knows of a feed: expected responses of the candidates, and what a policy earns when it is rolled out.
+
+Source: METHODS §7.1 (bandit value), §3.9 (true value); ARCHITECTURE choice 7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from reelrank.evaluation.results import ResultRow
+from reelrank.evaluation.uncertainty import Estimate, Ratio, UserBootstrap, paired
+from reelrank.models.feed import PAD, RESPONSES, FeedInputs
+from reelrank.models.feed_environment import RollOut, TruthPolicy, roll_out
+from reelrank.pipelines.mmrf.logged import IntArray, LoggedPart
+from reelrank.pipelines.mmrf.run_options import RolloutOptions
+from reelrank.pipelines.mmrf.scoring import TEST
+from reelrank.worlds.rollout import WorldEnvironment, WorldFeed, WorldRolloutOptions
+from reelrank.worlds.truth import Truth
+
+TRUE_VALUE = "true_value"
+ORACLE, UNIFORM, LOGGING = "oracle", "uniform", "logged"
+_EXPECTED = (*RESPONSES[:-1], "play_ms")
+_BLOCK = 2048
+
+
+def expected_responses(
+    truth: Truth, inputs: FeedInputs, part: LoggedPart, raw_users: IntArray, raw_items: IntArray
+) -> npt.NDArray[np.float32]:
+    """True expectations (D, C, 7) of the candidates' responses, watch time in s; NaN at a pad."""
+    out = np.full((*part.candidates.shape, len(RESPONSES)), np.nan, np.float32)
+    decisions = inputs.decisions
+    ts = decisions.ts_ms.cpu().numpy()[part.decision]
+    tab = decisions.scenario.cpu().numpy()[part.decision]
+    for start in range(0, len(ts), _BLOCK):
+        some = slice(start, start + _BLOCK)
+        items = part.candidates[some]
+        found = truth.expected(
+            raw_users[part.user[some]][:, None], raw_items[items.clip(min=0)], ts[some, None], tab[some, None]
+        )  # fmt: skip
+        values = np.stack([found[name] for name in _EXPECTED], axis=-1)
+        values[..., -1] /= 1000
+        out[some] = np.where((items != PAD)[..., None], values, np.nan)
+    return out
+
+
+def world_environment(
+    truth: Truth,
+    inputs: FeedInputs,
+    raw_users: IntArray,
+    raw_items: IntArray,
+    options: RolloutOptions,
+    history: int,
+) -> tuple[WorldEnvironment, IntArray]:
+    """Users of the test part at its first moment, with what they had seen by then.
+
+    Args:
+        truth: of the world that the log came from.
+        inputs: the log, on the CPU.
+        raw_users: (n_users,) official id of each dense one.
+        raw_items: (n_items,) the same of videos.
+        options: how many users and days.
+        history: rows that policies read.
+
+    Returns:
+        The environment, and the dense ids of its users.
+    """
+    decisions, rows = inputs.decisions, inputs.rows
+    test = (decisions.split == TEST) & ~decisions.is_rand
+    start_ms = int(decisions.ts_ms[test].min())
+    users = np.unique(decisions.user[test].numpy())
+    rng = np.random.default_rng(options.seed)
+    users = np.sort(rng.permutation(users)[: options.users])
+    item_of = np.full(len(truth.response.videos), -1, np.int64)
+    item_of[raw_items] = np.arange(len(raw_items))
+    past = np.full((len(users), history), PAD, np.int64)
+    feedback = np.zeros((len(users), history, len(RESPONSES)), np.float32)
+    for place, user in enumerate(users):
+        first, last = int(rows.first[user]), int(rows.first[user + 1])
+        stop = first + int((rows.ts_ms[first:last] < start_ms).sum())
+        begin = max(first, stop - history)
+        if stop > begin:
+            past[place, begin - stop :] = raw_items[rows.item[begin:stop].numpy()]
+            feedback[place, begin - stop :] = rows.response[begin:stop].numpy()
+    feed = WorldFeed(
+        raw_users[users], inputs.users.codes[torch.from_numpy(users)], item_of, inputs.items
+    )
+    environment = WorldEnvironment.from_truth(
+        truth,
+        feed,
+        start_ms=start_ms,
+        options=WorldRolloutOptions(days=options.days, history=history),
+        history=past,
+        feedback=feedback,
+    )
+    return environment, users
+
+
+@dataclass(frozen=True)
+class Rolled:
+    """One policy's roll-out: rows, and estimates that pair with another's."""
+
+    rows: list[ResultRow]
+    estimates: Mapping[str, Estimate]
+
+
+def rolled_out(
+    name: str,
+    policy: nn.Module | TruthPolicy,
+    environment: WorldEnvironment,
+    options: RolloutOptions,
+    bootstrap: UserBootstrap,
+    k: int,
+    temperature: float = 0.0,
+) -> Rolled:
+    """``true_value`` of a policy that ranks greedily: discounted return of a session (group all), and each response per shown video.
+
+    Chance is the same for all policies under one seed, so that differences are paired.
+    """
+    got = roll_out(
+        environment, policy, seed=options.seed, k=k, gamma=options.gamma, temperature=temperature
+    )
+    estimates = _estimates(got, bootstrap)
+    rows = [ResultRow.from_estimate(name, TRUE_VALUE, e, group=group) for group, e in estimates.items()]  # fmt: skip
+    return Rolled(rows, estimates)
+
+
+def _estimates(got: RollOut, bootstrap: UserBootstrap) -> dict[str, Estimate]:
+    rows = got.rows.sum(1).astype(np.float64)
+    terms = [[Ratio(got.returns, got.units.astype(np.float64))]]
+    terms += [[Ratio(np.nan_to_num(got.response[:, :, j]).sum(1), rows)] for j in range(len(RESPONSES))]  # fmt: skip
+    found = bootstrap.ratios(bootstrap.users, terms)
+    return dict(zip(("all", *RESPONSES), found, strict=True))
+
+
+def oracle(environment: WorldEnvironment) -> npt.NDArray[np.float64]:
+    """Ranks by the true expected reward."""
+    return environment.expected_reward
+
+
+def logging(environment: WorldEnvironment) -> npt.NDArray[np.float64]:
+    """Ranks as the log was made; at temperature 1."""
+    return environment.logging_scores
+
+
+def uniform(environment: WorldEnvironment) -> npt.NDArray[np.float64]:
+    """A random order, at any temperature above 0."""
+    return np.zeros(environment.state.candidates.shape)
+
+
+def differences(name: str, own: Rolled, rival: str, other: Rolled) -> list[ResultRow]:
+    """``name − rival`` of the discounted return and of each response per video; users are the pairs."""
+    return [
+        ResultRow.from_difference(name, rival, TRUE_VALUE, paired(e, other.estimates[group]), group=group)
+        for group, e in own.estimates.items()
+    ]  # fmt: skip
