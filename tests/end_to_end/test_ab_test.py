@@ -19,7 +19,8 @@ DAYS, CONTROL_DAYS = 4, 1
 @pytest.fixture(scope="module")
 def data_root(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    run(folder, pipeline="ab_test")
+    # how well the policies have learnt does not matter here
+    run(folder, pipeline="ab_test", params={"mmrf": {"learning": {"epochs": 1, "steps": 3}}})
     return folder
 
 

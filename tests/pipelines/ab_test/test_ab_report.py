@@ -16,12 +16,16 @@ from reelrank.pipelines.ab_test.columns import (
     TEMPERATURE_SCHEMA,
 )
 from reelrank.pipelines.ab_test.run_options import (
+    CONTROL,
+    MATRIX_METHODS,
+    METHODS,
     DesignOptions,
     EvaluationOptions,
     MatrixPopulation,
     PopulationOptions,
     SimulatorPopulation,
 )
+from reelrank.pipelines.mmrf.run_options import METHODS as TRAINED
 from reelrank.tables import Results
 from reelrank.training.artifact import ModelCheckpoint
 
@@ -104,3 +108,8 @@ def test_the_page_says_that_a_truth_does_not_exist(results):
 
 def test_real_files_have_no_world_to_live_in():
     assert nodes.live_in_world(REAL, *[None] * 11).is_empty()
+
+
+def test_every_trained_policy_is_an_arm():
+    assert set(TRAINED) == set(METHODS)
+    assert set(MATRIX_METHODS) < set(METHODS) and CONTROL in MATRIX_METHODS

@@ -132,7 +132,7 @@ _SPLIT = (
 )
 _LOG = (
     "NCIS, DR and DM on the test decisions of the logging policy, as sums by user, so that they share their resamples with the roll-outs. q̂ of DR and DM is each video's mean response among "
-    "other users. Mean weight: 1 if the propensities are right; ESS: effective rows. Where METHODS §7.3's limits are broken, the effect is marked † and may not be ranked."
+    "other users; DM rests on it alone, and its interval leaves out q̂'s own error. Mean weight: 1 if the propensities are right; ESS: effective rows. Where METHODS §7.3's limits are broken, the effect is marked † and may not be ranked."
 )
 
 
