@@ -10,7 +10,7 @@ KEEP ?= 5
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test spark lint claims viz notebook bench docs prune clean
+.PHONY: help install run test long spark lint claims viz notebook bench docs prune clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -39,7 +39,12 @@ lint: $(STAMP)  ## ruff, mypy --strict, import contract
 test: export OMP_NUM_THREADS = 1
 test: export POLARS_MAX_THREADS = 1
 test: lint  ## everything that CI checks
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile -m "not long"
+
+long: export OMP_NUM_THREADS = 1
+long: export POLARS_MAX_THREADS = 1
+long: $(STAMP)  ## whole runs that make test leaves out: A/B test, other tracks, systems on real rows
+	$(BIN)/pytest -n 2 --dist loadfile -m long
 
 spark: $(STAMP)  ## test of the distributed engine, in an environment of its own (needs Java 17 or 21)
 	test -d .venv-spark || $(PYTHON) -m venv .venv-spark
@@ -54,6 +59,7 @@ claims: $(STAMP)  ## statistical claims on planted truth (takes a while)
 	$(BIN)/python claims/head_weights.py
 	$(BIN)/python claims/value_model.py
 	$(BIN)/python claims/ruie.py
+	$(BIN)/python claims/mmrf.py
 
 viz: $(STAMP)  ## lineage in the browser
 	$(BIN)/kedro viz run --include-hooks

@@ -12,6 +12,7 @@ from reelrank.pipelines.ab_test.report import FIGURES
 from reelrank.pipelines.ab_test.run_options import CONTROL, MATRIX_METHODS, METHODS
 from reelrank.tables import Results
 
+pytestmark = pytest.mark.long
 RIVALS = set(METHODS) - {CONTROL}
 DAYS, CONTROL_DAYS = 4, 1
 

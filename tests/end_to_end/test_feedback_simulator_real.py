@@ -8,7 +8,7 @@ from conftest import ROOT
 pytestmark = pytest.mark.real
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_real_rows_run_to_a_report_without_a_truth(run, catalog_of, fewer_real_rows, tmp_path):
     """The real files through the whole pipeline, with the tiny model of the test environment."""
     file = ROOT / "conf/test/parameters/feedback_simulator.yml"

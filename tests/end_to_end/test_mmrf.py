@@ -151,7 +151,7 @@ def test_training_nodes_draw_their_network_and_are_found_by_tag(project):
             assert "flowchart" in node.preview().content
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_track_of_most_viewed_videos_runs_to_a_report(run, catalog_of, tmp_path):
     run(tmp_path, pipeline="mmrf_top_videos", params={"mmrf": {"studies": {"run": []}}})
     opened = catalog_of(tmp_path)

@@ -4,10 +4,9 @@ import pytest
 import yaml
 from conftest import ROOT
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.long]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("system", "said"),
     [("mmrf", "single-item requests (K2)"), ("mmrf_top_videos", "most viewed videos (K1)")],

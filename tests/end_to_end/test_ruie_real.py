@@ -7,7 +7,7 @@ from conftest import ROOT
 pytestmark = pytest.mark.real
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_real_tabs_run_to_a_report(run, catalog_of, fewer_real_rows, tmp_path):
     """The real files through the whole pipeline, with the tiny models of the test environment."""
     tiny = yaml.safe_load((ROOT / "conf/test/parameters/ruie.yml").read_text(encoding="utf-8"))

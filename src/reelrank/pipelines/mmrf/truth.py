@@ -10,17 +10,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import nn
 
 from reelrank.evaluation.results import ResultRow
 from reelrank.evaluation.uncertainty import Estimate, Ratio, UserBootstrap, paired
 from reelrank.models.feed import PAD, RESPONSES, FeedInputs
 from reelrank.models.feed_environment import RollOut, TruthPolicy, roll_out
+from reelrank.models.feed_start import test_start, test_users
 from reelrank.pipelines.mmrf.logged import IntArray, LoggedPart
 from reelrank.pipelines.mmrf.run_options import RolloutOptions
-from reelrank.pipelines.mmrf.scoring import TEST
-from reelrank.worlds.rollout import WorldEnvironment, WorldFeed, WorldRolloutOptions
+from reelrank.worlds.feed_world import environment_of_log
+from reelrank.worlds.rollout import WorldEnvironment, WorldRolloutOptions
 from reelrank.worlds.truth import Truth
 
 TRUE_VALUE = "true_value"
@@ -70,33 +70,16 @@ def world_environment(
     Returns:
         The environment, and the dense ids of its users.
     """
-    decisions, rows = inputs.decisions, inputs.rows
-    test = (decisions.split == TEST) & ~decisions.is_rand
-    start_ms = int(decisions.ts_ms[test].min())
-    users = np.unique(decisions.user[test].numpy())
-    rng = np.random.default_rng(options.seed)
-    users = np.sort(rng.permutation(users)[: options.users])
-    item_of = np.full(len(truth.response.videos), -1, np.int64)
-    item_of[raw_items] = np.arange(len(raw_items))
-    past = np.full((len(users), history), PAD, np.int64)
-    feedback = np.zeros((len(users), history, len(RESPONSES)), np.float32)
-    for place, user in enumerate(users):
-        first, last = int(rows.first[user]), int(rows.first[user + 1])
-        stop = first + int((rows.ts_ms[first:last] < start_ms).sum())
-        begin = max(first, stop - history)
-        if stop > begin:
-            past[place, begin - stop :] = raw_items[rows.item[begin:stop].numpy()]
-            feedback[place, begin - stop :] = rows.response[begin:stop].numpy()
-    feed = WorldFeed(
-        raw_users[users], inputs.users.codes[torch.from_numpy(users)], item_of, inputs.items
-    )
-    environment = WorldEnvironment.from_truth(
+    users = np.random.default_rng(options.seed).permutation(test_users(inputs))[: options.users]
+    users = np.sort(users)
+    environment = environment_of_log(
         truth,
-        feed,
-        start_ms=start_ms,
+        inputs,
+        raw_users,
+        raw_items,
+        users,
+        start_ms=test_start(inputs),
         options=WorldRolloutOptions(days=options.days, history=history),
-        history=past,
-        feedback=feedback,
     )
     return environment, users
 
