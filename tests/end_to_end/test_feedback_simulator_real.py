@@ -1,9 +1,12 @@
 """The feedback simulator on real rows of KuaiRand-Pure: every sixteenth user's, to the report."""
 
+from pathlib import Path
+
 import polars as pl
 import pytest
 import yaml
-from conftest import ROOT
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.real
 

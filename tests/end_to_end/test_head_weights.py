@@ -155,6 +155,7 @@ def test_a_wrong_parameter_is_refused_before_the_first_node(run, tmp_path, param
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_the_notebook_runs_on_the_catalog(data_root, project, monkeypatch):
     monkeypatch.setenv("REELRANK_ENV", "test")
     monkeypatch.setenv("REELRANK_DATA_ROOT", str(data_root))

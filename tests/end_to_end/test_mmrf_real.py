@@ -1,8 +1,11 @@
 """MMRF on real rows of KuaiRand-Pure: every sixteenth user's, both tracks, to the report."""
 
+from pathlib import Path
+
 import pytest
 import yaml
-from conftest import ROOT
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = [pytest.mark.real, pytest.mark.long]
 

@@ -1,9 +1,11 @@
 """MT-DQN on real rows of KuaiRand-Pure: every sixteenth user's, to the report."""
 
+from pathlib import Path
+
 import pytest
 import yaml
-from conftest import ROOT
 
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.real
 
 

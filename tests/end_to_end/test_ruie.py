@@ -125,6 +125,7 @@ def test_the_report_says_it_is_synthetic_and_calls_the_published_row_a_reference
         json.dumps(catalog.get(f"ruie.figure_{name}").preview())
 
 
+@pytest.mark.long
 def test_the_notebook_runs_on_the_catalog(data_root, project, monkeypatch):
     monkeypatch.setenv("REELRANK_ENV", "test")
     monkeypatch.setenv("REELRANK_DATA_ROOT", str(data_root))

@@ -1,9 +1,11 @@
 """RUIE on real rows of KuaiRand-Pure: every sixteenth user's, over its tabs, to the report."""
 
+from pathlib import Path
+
 import pytest
 import yaml
-from conftest import ROOT
 
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.real
 
 

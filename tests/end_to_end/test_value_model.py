@@ -135,6 +135,7 @@ def test_the_report_is_one_page_that_says_it_is_synthetic(catalog):
         json.dumps(catalog.get(f"value_model.{name}").preview())
 
 
+@pytest.mark.long
 def test_the_notebook_runs_on_the_catalog(data_root, project, monkeypatch):
     monkeypatch.setenv("REELRANK_ENV", "test")
     monkeypatch.setenv("REELRANK_DATA_ROOT", str(data_root))

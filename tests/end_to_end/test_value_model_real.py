@@ -8,6 +8,7 @@ from reelrank.features.heads import HEADS
 pytestmark = pytest.mark.real
 
 
+@pytest.mark.long
 def test_real_rows_become_edges_and_missing_files_are_named(run, catalog_of, real_data, tmp_path):
     """The sample has fifteen rows of the big matrix: a random split keeps some for each part."""
     split = {"rule": "tiny_random", "sample_share": 1.0, "train_fraction": 0.5, "val_fraction": 0.25}  # fmt: skip

@@ -58,6 +58,7 @@ def uniform(env):
     return np.zeros(env.state.candidates.shape)
 
 
+@pytest.mark.long
 def test_the_logging_policy_makes_the_log_again(world):
     """Rates, rows and sessions of a roll-out over the days of the log, within 4.5 standard errors (users are clusters)."""
     days = (RELEASE_STOP_MS - RELEASE_START_MS) // DAY_MS

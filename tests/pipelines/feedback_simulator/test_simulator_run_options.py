@@ -1,8 +1,9 @@
 """Parameters of the feedback simulator that contradict each other are refused, with their names."""
 
+from pathlib import Path
+
 import pytest
 import yaml
-from conftest import ROOT
 from pydantic import ValidationError
 
 from reelrank.pipelines.feedback_simulator.run_options import (
@@ -10,6 +11,8 @@ from reelrank.pipelines.feedback_simulator.run_options import (
     RewardGrid,
     changed,
 )
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")

@@ -143,6 +143,7 @@ def test_validation_that_is_no_number_is_refused(feed, tmp_path):
         run(feed, tmp_path, validate=lambda _: {"gauc": float("nan")})
 
 
+@pytest.mark.long
 def test_the_policy_learns_which_item_is_watched(feed, tmp_path):
     """Watch time is the item's number: the main agent must rank by it."""
     planted = toy_feed()
