@@ -18,7 +18,9 @@ def test_real_rows_run_to_a_report(run, catalog_of, fewer_real_rows, tmp_path, s
     """The real files through the whole pipeline, with the tiny models of the test environment."""
     tiny = yaml.safe_load((ROOT / "conf/test/parameters/mmrf.yml").read_text(encoding="utf-8"))
     tiny["mmrf"]["studies"] = {"run": []}
-    tiny["mmrf"]["data"] = {"k": 3}  # so few users show fewer than six videos before the first request
+    tiny["mmrf"]["data"] = {
+        "k": 3
+    }  # so few users show fewer than six videos before the first request
     own = {"mmrf_top_videos": {"data": {"top_videos": 40}}}
     run(tmp_path, pipeline=system, env="real", params={**tiny, **own, "raw_root": str(fewer_real_rows)})  # fmt: skip
     results = catalog_of(tmp_path, "real")[f"{system}.results"].load()
