@@ -96,7 +96,7 @@ def write(
         Section("What the fusion looks at", _FUSION, tables=[_modalities(item_modal)], figures=[figure["gates"], figure["attention"]]),
         Section("How it learnt", _LEARNING, figures=[figure["learning_curves"]],
                 tables=[_frame_table("Parameters at the sizes declared in mt_dqn.sizes", sizes)]),
-        Section("From raw files to training rows", _ingestion_text(ingestion_report, raw_manifest["source"]),
+        Section("From raw files to training rows", _ingestion_text(ingestion_report, raw_manifest["source"], item_modal),
                 figures=[figure["ingestion_steps"], figure["split_sizes"]],
                 tables=[_files(ingestion_report), *_published(ingestion_report)]),
     ]  # fmt: skip
@@ -186,14 +186,14 @@ def _value_text(events: pl.DataFrame) -> str:
     return text
 
 
-def _ingestion_text(report: dict[str, Any], source: str) -> str:
+def _ingestion_text(report: dict[str, Any], source: str, item_modal: pl.DataFrame) -> str:
     bad = sum(file["bad"] for file in report["files"])
     duplicates = sum(file["duplicates"] for file in report["files"])
     proxies = (
         "Modal embeddings are the world's own."
-        if report["kind"] == "world"
-        else "The release has no media: the three modalities are metadata proxies (format and tags, music and "
-        "duration, captions where present). No claim about modalities rests on them."
+        if set(item_modal["source"]) == {"synthetic"}
+        else "Where no media are known the modalities are metadata proxies (format and tags, music and duration, text where "
+        "present; the table of sources says which). No claim about modalities rests on them."
     )
     return (
         f"{report['steps'][0]['rows']:,} rows read, {duplicates:,} exact duplicates dropped, {bad:,} rows "
