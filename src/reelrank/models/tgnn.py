@@ -82,16 +82,26 @@ class _TemporalAttention(nn.Module):
         time_zero_T: Tensor,
     ) -> Tensor:
         """New root states (R, D) from their own and their neighbours' states of the layer below."""
-        r, k = index_RK.shape
-        q = self.query(torch.cat([h_RD, time_zero_T.expand(r, -1)], dim=1))
-        kv = self.event_kv(torch.cat([neighbours_ED, messages_E], dim=1))
-        kv = F.embedding(index_RK, kv) + self.time_kv(time_RKT)
-        key, value = kv.view(r, k, 2, self.heads, -1).unbind(2)
+        r, d = h_RD.shape
+        q_RHC = self.query(torch.cat([h_RD, time_zero_T.expand(r, -1)], dim=1)).view(r, self.heads, -1)
+        key_ED, value_ED = self.event_kv(torch.cat([neighbours_ED, messages_E], dim=1)).chunk(2, 1)
+        # W[x ‖ Φ] = W_x x + W_Φ Φ, and W_Φ moves to where no neighbour is: (R, K, D) of times is never built
+        time_key_HCT, time_value_HCT = self.time_kv.weight.view(2, self.heads, -1, time_RKT.shape[2])
+        # one product for all heads: a head's query is zero outside its own columns
+        own_HH = torch.eye(self.heads, dtype=torch.bool, device=h_RD.device)
+        q_RHD = (q_RHC.unsqueeze(2) * own_HH.unsqueeze(2)).flatten(2)
+        q_RHT = torch.einsum("rhc,hct->rht", q_RHC, time_key_HCT)
         # MT-DQN Eq. 11: α_uj = softmax_j((W_q[h_u‖Φ(0)])ᵀ (W_k[h_j‖msg‖Φ(t−t_uj)]) / √d)
-        logits = (q.view(r, 1, self.heads, -1) * key).sum(-1) / key.shape[-1] ** 0.5
-        logits = logits.masked_fill(~mask_RK.unsqueeze(-1), torch.finfo(logits.dtype).min)
-        alpha = torch.softmax(logits, dim=1) * mask_RK.unsqueeze(-1)
-        context = (alpha.unsqueeze(-1) * value).sum(1).flatten(1)
+        logits_RHK = q_RHD @ F.embedding(index_RK, key_ED).mT + q_RHT @ time_RKT.mT
+        logits_RHK = logits_RHK / (d // self.heads) ** 0.5
+        seen_RHK = mask_RK.unsqueeze(1)
+        logits_RHK = logits_RHK.masked_fill(~seen_RHK, torch.finfo(logits_RHK.dtype).min)
+        alpha_RHK = torch.softmax(logits_RHK, dim=-1) * seen_RHK
+        # of a head's row only its own columns are its context
+        value_RHHC = (alpha_RHK @ F.embedding(index_RK, value_ED)).unflatten(2, (self.heads, -1))
+        context_RHC = value_RHHC.diagonal(dim1=1, dim2=2).mT
+        context_RHC = context_RHC + torch.einsum("rht,hct->rhc", alpha_RHK @ time_RKT, time_value_HCT)
+        context = context_RHC.flatten(1)
         update = self.merge(torch.cat([context, h_RD], dim=1))
         out: Tensor = self.norm(h_RD + self.dropout(update))
         return out
