@@ -26,9 +26,9 @@ class Planted(NamedTuple):
 
 WORLDS = {
     "cooperative": Planted(
-        "one affinity and one quality move all heads and no head has a level of its own; a click is a clean sign of them, a "
-        "heavy-tailed play time a noisy one, so the other feedbacks can help watch time",
-        {"affinity_sd": 2.0, "quality_sd": 1.0, "user_sd": 0.0, "video_sd": 0.0},
+        "one affinity and one quality move all heads and no head has a level of its own; likes, follows, comments and hates are as "
+        "frequent as a coin's heads allow (25 times the real rates, at most 1/2), so they are signs of what moves watch time, too",
+        {"affinity_sd": 2.0, "quality_sd": 1.0, "user_sd": 0.0, "video_sd": 0.0, "feedback_rate": 25.0},
     ),
     "independent": Planted(
         "no affinity and no quality: like, follow, comment and hate hang on levels of their own, watch time on the length alone "

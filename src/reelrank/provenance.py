@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,28 @@ def code_version() -> str:
 def config_hash(*blocks: object) -> str:
     """Digest of parameters that is the same in every folder: paths are left out."""
     return digest([_without_places(block) for block in blocks])
+
+
+def result_columns(
+    system: str, raw_manifest: Mapping[str, Any], seed: int, blocks: Iterable[object], **more: str
+) -> dict[str, str | int | None]:
+    """What all result rows of a run have in common.
+
+    Args:
+        system: the pipeline.
+        raw_manifest: of the rows' source, as JSON values.
+        seed: of the run.
+        blocks: parameters that the numbers depend on.
+        more: other columns, such as ``split``.
+    """
+    return {
+        "system": system,
+        "source": raw_manifest["source"],
+        "seed": seed,
+        "data_kind": "world" if raw_manifest["kind"] == "world" else "real",
+        "config_hash": config_hash(*blocks),
+        **more,
+    }
 
 
 def fingerprint(*parts: object) -> dict[str, str]:

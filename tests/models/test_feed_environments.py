@@ -5,7 +5,7 @@ import pytest
 import torch
 from support.feeds import HOUR, START, batch_of, planted_feed
 
-from reelrank.models.feed import PAD, WATCH_TIME, FeedBatch, ItemFeatures
+from reelrank.models.feed import PAD, RESPONSES, WATCH_TIME, FeedBatch, ItemFeatures
 from reelrank.models.feed_encoder import FeedSpec
 from reelrank.models.feed_environment import draw_places, ranked, roll_out
 from reelrank.models.feed_windows import TRAIN, row_roles
@@ -74,7 +74,7 @@ def simulator_environment(feed, users=50, sessions=SESSIONS, **options):
     )
 
 
-def matrix_environment(play, days=2, **options):
+def matrix_environment(play, days=2, long_view_s=None, **options):
     n, p = play.shape
     start = FeedBatch(
         user_codes=torch.zeros(n, 1, dtype=torch.int64),
@@ -87,7 +87,9 @@ def matrix_environment(play, days=2, **options):
     )
     items = ItemFeatures(torch.zeros(p, 1, dtype=torch.int64), (1,), ("a",))
     options = MatrixOptions(**{"days": days, "candidates": 6} | options)
-    return MatrixEnvironment(play, np.arange(p), start, items, start_ms=START, options=options)
+    return MatrixEnvironment(
+        play, np.arange(p), start, items, start_ms=START, options=options, long_view_s=long_view_s
+    )
 
 
 def test_simulated_roll_outs_repeat_and_pair(feed):
@@ -179,6 +181,18 @@ def test_a_matrix_user_leaves_after_three_short_plays_or_fifty_videos():
     worst = roll_out(env, lambda e: np.where(np.isinf(e.play_s), -np.inf, -e.play_s), seed=0, k=1)
     assert best.rows[0, 0] > worst.rows[0, 0]
     assert best.totals()["watch_time"][0][0] > worst.totals()["watch_time"][0][0]
+
+
+def test_a_long_view_follows_from_the_play_where_its_length_is_known():
+    play = np.array([[1.0, 20.0, 5.0, 5.0, 30.0, 2.5]])
+    needed = np.array([18.0, 18.0, 4.0, 6.0, np.nan, 2.5])
+    env = matrix_environment(play, days=1, candidates=6, repeats=True, long_view_s=needed)
+    candidates = env.reset(seed=0)[0].candidates.numpy()
+    batch, _, _, _, info = env.step(np.argsort(candidates))  # in the order of the items
+    long_view = RESPONSES.index("long_view")
+    np.testing.assert_array_equal(info["response"][0, :, long_view], [0, 1, 1, 0, np.nan, 1])
+    np.testing.assert_array_equal(batch.feedback[0, :, long_view], [1, 1, 0, np.nan, 1])
+    assert np.isnan(info["response"][0, :, 0]).all()
 
 
 def test_unobserved_pairs_are_no_candidates():

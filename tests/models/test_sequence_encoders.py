@@ -11,6 +11,7 @@ from reelrank.models.sequence_encoders import (
     NextItNetOptions,
     SASRecOptions,
     causal_convolution,
+    gated_recurrence,
     last_valid,
     left_aligned,
     make_encoder,
@@ -102,3 +103,24 @@ def test_causal_convolutions_are_torchs_and_so_are_their_gradients(step, length)
     expected = F.conv1d(padded, kernel, bias, dilation=step).permute(2, 0, 1)
     torch.testing.assert_close(causal_convolution(x, weight, bias, step), expected)
     assert torch.autograd.gradcheck(causal_convolution, (x, weight, bias, step))
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: o.name)
+@pytest.mark.parametrize("length", [1, 5, 30, 70])
+@torch.no_grad()
+def test_the_output_at_the_last_place_alone_is_that_of_all_places(options, length):
+    encoder = encoder_of(options).double()
+    x = torch.randn(3, length, 8, dtype=torch.float64)
+    torch.testing.assert_close(encoder.last(x), encoder(x)[:, -1])
+
+
+def test_recurrences_are_torchs_and_so_are_their_gradients():
+    torch.manual_seed(0)
+    gru = torch.nn.GRU(4, 5, 2, bias=False).double()
+    x = torch.randn(6, 3, 4, dtype=torch.float64, requires_grad=True)
+    found = x
+    for weights in gru.all_weights:
+        found = gated_recurrence(found, *weights)
+    torch.testing.assert_close(found, gru(x)[0])
+    weights = [w.detach().requires_grad_() for w in gru.all_weights[0]]
+    assert torch.autograd.gradcheck(gated_recurrence, (x, *weights))

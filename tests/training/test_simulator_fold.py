@@ -9,9 +9,9 @@ from support.feeds import planted_feed
 
 from reelrank.models.feed import RESPONSES
 from reelrank.models.feed_data import feed_inputs, shown_sets
-from reelrank.models.feed_options import FeedDataOptions
+from reelrank.models.feed_options import RESPONSE_NAMES, FeedDataOptions
 from reelrank.models.feed_windows import TEST, TRAIN, row_roles
-from reelrank.models.feedback_options import RESPONSE_NAMES, SimulatorOptions, UserFold
+from reelrank.models.feedback_options import SimulatorOptions, UserFold
 from reelrank.training.feedback_simulator import fold_of_users, impressions, new_simulator
 
 

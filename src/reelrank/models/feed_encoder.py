@@ -99,7 +99,8 @@ class FeedEncoder(nn.Module):
     def _past(self, history: Tensor, feedback: Tensor) -> Tensor:
         """(B, d_history): the GRU's state after the last row; 0 for a user without history."""
         n = (history != PAD).sum(1)
-        longest = int(n.max()) if len(n) else 0
+        # an exported program has no size that depends on values
+        longest = history.shape[1] if torch.compiler.is_exporting() else _longest(n)
         if not longest:
             return feedback.new_zeros(len(history), self.history.hidden_size)
         # left-aligned: pads come after the last row, where they cannot move the state
@@ -112,6 +113,10 @@ class FeedEncoder(nn.Module):
         states, _ = self.history(steps)
         last: Tensor = states[torch.arange(len(n), device=n.device), (n - 1).clamp_min(0)]
         return last * (n > 0).unsqueeze(1)
+
+
+def _longest(n: Tensor) -> int:
+    return int(n.max()) if len(n) else 0
 
 
 def feedback_features(feedback: Tensor) -> Tensor:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from reelrank.options import Options
 
 WATCH_CAP_S = 180.0  # watch time is winsorised here, METHODS §4.2
+LONG_VIEW_S = (
+    18.0  # a play of this length, or of a shorter video's whole, is a long view: KuaiRand's rule
+)
+ResponseName = Literal["click", "like", "follow", "comment", "hate", "long_view", "watch_time"]
+RESPONSE_NAMES: tuple[ResponseName, ...] = get_args(ResponseName)
+"""As ``models.feed.RESPONSES``, which imports torch."""
 
 
 class FeedDataOptions(Options):
@@ -22,6 +28,23 @@ class FeedDataOptions(Options):
     k: int = Field(
         6, ge=1, description="items shown of a candidate set, which may not be smaller [S: 6]"
     )
+    responses: tuple[ResponseName, ...] = Field(
+        RESPONSE_NAMES,
+        description="those that the log knows, watch_time last; agents of others are left out",
+    )
+    long_view: Literal["logged", "rule"] = Field(
+        "logged",
+        description="rule: from play and duration where the log has none, as KuaiRand defines it [D]",
+    )
+
+    @model_validator(mode="after")
+    def _known_responses(self) -> Self:
+        known = [name for name in RESPONSE_NAMES if name in self.responses]
+        if list(self.responses) != known or RESPONSE_NAMES[-1] not in known:
+            raise ValueError(
+                f"responses {self.responses}: some of {', '.join(RESPONSE_NAMES)}, each once, in this order, the last among them"
+            )
+        return self
 
 
 class FeedEncoderOptions(Options):

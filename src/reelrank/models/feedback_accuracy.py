@@ -118,15 +118,15 @@ def accuracy(
             for variant, column in ((SIMULATOR, "predicted"), (CONSTANT, "constant")):
                 found |= {
                     Key(exposure, response, variant, metric): estimate
-                    for metric, estimate in _errors(own, column, bootstrap).items()
+                    for metric, estimate in errors(own, column, bootstrap).items()
                 }
             found |= {
                 Key(exposure, response, SIMULATOR, metric): estimate
                 for metric, estimate in _judgement(own, response, bootstrap).items()
             }
-            if _knows_truth(own):
+            if knows_truth(own):
                 ceiling = _order(own, "expected", response, bootstrap)
-                ceiling["mse"] = _errors(own, "expected", bootstrap)["mse"]
+                ceiling["mse"] = errors(own, "expected", bootstrap)["mse"]
                 found |= {Key(exposure, response, CEILING, m): e for m, e in ceiling.items()}
     return found
 
@@ -159,12 +159,12 @@ def reward_errors(
     return found
 
 
-def _errors(own: pl.DataFrame, column: str, bootstrap: UserBootstrap) -> dict[str, Estimate]:
+def errors(own: pl.DataFrame, column: str, bootstrap: UserBootstrap) -> dict[str, Estimate]:
     """Errors of one prediction."""
     users, predicted, logged = (_array(own, c) for c in ("user_id", column, "logged"))
     gap = predicted - logged
     values = {"mse": gap**2, "bias": gap}
-    if _knows_truth(own):
+    if knows_truth(own):
         values["true_mse"] = (predicted - _array(own, "expected")) ** 2
     ones = np.ones(len(gap))
     made = bootstrap.ratios(users, [[Ratio(value, ones)] for value in values.values()])
@@ -178,7 +178,7 @@ def _judgement(own: pl.DataFrame, response: str, bootstrap: UserBootstrap) -> di
     if response != RESPONSES[WATCH_TIME]:
         found["ece"] = point(ece(y, p.clip(0, 1)), len(y))
     found["kl_error_spearman"] = _spearman(bootstrap, users, kl, np.abs(y - p))
-    if _knows_truth(own):
+    if knows_truth(own):
         truth = _array(own, "expected")
         found["true_spearman"] = _spearman(bootstrap, users, s, truth)
         found["kl_true_error_spearman"] = _spearman(bootstrap, users, kl, np.abs(truth - p))
@@ -194,7 +194,8 @@ def _order(
     return {"auc": bootstrap.auc(users, y, s), "gauc": _grouped(group_auc, y, s, users, bootstrap)}
 
 
-def _knows_truth(own: pl.DataFrame) -> bool:
+def knows_truth(own: pl.DataFrame) -> bool:
+    """Whether rows of :func:`judged_rows` come from a world."""
     return own["expected"].null_count() < own.height
 
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self, get_args
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from reelrank.models.feed_options import WATCH_CAP_S
 from reelrank.options import Options
-
-ResponseName = Literal["click", "like", "follow", "comment", "hate", "long_view", "watch_time"]
-RESPONSE_NAMES: tuple[ResponseName, ...] = get_args(ResponseName)
-"""As ``models.feed.RESPONSES``, which imports torch."""
 
 
 class UserFold(Options):

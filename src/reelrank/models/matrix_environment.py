@@ -30,6 +30,7 @@ from reelrank.options import Options
 
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000
 CANDIDATES, OPENING = -1, -3
+LONG_VIEW = RESPONSES.index("long_view")
 REQUEST_MS = 60_000  # between decisions
 
 
@@ -49,7 +50,7 @@ class MatrixOptions(Options):
 class MatrixEnvironment:
     """:class:`reelrank.models.feed_environment.FeedEnvironment` of a matrix of plays; ``row_reward`` is the watch time in s.
 
-    Only watch time is known; the other responses are NaN, as in the log. Candidates are drawn uniformly from the observed pairs. A user
+    Only watch time is known, and with ``long_view_s`` what follows from it; the other responses are NaN, as in the log. Candidates are drawn uniformly from the observed pairs. A user
     comes once a day whatever happened: ``returned`` is always true but on the last day, and means nothing.
 
     Args:
@@ -59,6 +60,7 @@ class MatrixEnvironment:
         items: attributes by dense id.
         start_ms: midnight before the first day, UTC epoch ms.
         options: length and shape.
+        long_view_s: (P,) seconds from which a play of a video is a long view, NaN = unknown; None: nobody knows long views.
 
     Raises:
         ValueError: shapes do not fit, or a user has fewer observed pairs than a session may need.
@@ -73,6 +75,7 @@ class MatrixEnvironment:
         *,
         start_ms: int,
         options: MatrixOptions,
+        long_view_s: NDArray[np.floating] | None = None,
     ) -> None:
         if play_s.shape != (len(start.user_codes), len(pool)):
             raise ValueError(
@@ -92,6 +95,7 @@ class MatrixEnvironment:
         self._cdf = np.arange(1, len(pool) + 1) / len(pool)
         self._all = np.arange(self.num_envs)
         self._past = ShownHistory(start, items)
+        self._long_s = np.full(len(pool), np.nan) if long_view_s is None else long_view_s
         self._seed = 0
 
     @property
@@ -132,6 +136,8 @@ class MatrixEnvironment:
             place = self._places[row, slots[:, j]]
             seconds = np.where(seen, self._play[self._users, place], np.nan)
             response[:, j, WATCH_TIME] = seconds
+            enough = self._long_s[place]
+            response[:, j, LONG_VIEW] = np.where(seen & ~np.isnan(enough), seconds >= enough, np.nan)  # fmt: skip
             shown[:, j] = seen
             if not o.repeats:
                 self._barred[row[seen], place[seen]] = True
@@ -152,6 +158,8 @@ class MatrixEnvironment:
         reward = np.full((n, len(RESPONSES)), np.nan)
         reward[~active] = 0.0
         reward[:, WATCH_TIME] = watched.sum(1)
+        if not np.isnan(self._long_s).any():
+            reward[:, LONG_VIEW] = np.nan_to_num(response[..., LONG_VIEW]).sum(1)
         info = {
             **self._info(active),
             "response": response,

@@ -52,6 +52,15 @@ def titled(figure: go.Figure, title: str, caption: str) -> go.Figure:
     )
 
 
+def nothing(title: str, reason: str = "") -> go.Figure:
+    """An empty figure that says why."""
+    figure = facets([60])
+    figure.add_annotation(x=0.5, y=0.5, xref="paper", yref="paper", text=reason, showarrow=False)
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False)
+    return titled(figure, title, "nothing to draw")
+
+
 def by_metric(rows: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
     """Title and rows of each (metric, group, weighting), in order of appearance."""
     keys = ["metric", "group", "weighting"]

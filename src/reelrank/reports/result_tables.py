@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import polars as pl
 
 from reelrank.evaluation.uncertainty import holm
 from reelrank.reports import theme
-from reelrank.reports.page import Cell, Table
+from reelrank.reports.page import Cell, Table, plain_table
 from reelrank.reports.panels import metric_title
 
 _KEYS = ["metric", "group", "weighting"]
@@ -81,6 +84,26 @@ def differences_table(results: pl.DataFrame, caption: str = "Paired differences"
         body,
         note if rows["reliable"].all() else f"{note} {UNRELIABLE}",
     )
+
+
+def files_table(ingestion_report: Mapping[str, Any]) -> Table:
+    """Rows of each raw file: read, dropped as duplicates, quarantined."""
+    rows = [
+        [f["file"], f["rows_read"], f["duplicates"], f["bad"]] for f in ingestion_report["files"]
+    ]
+    return plain_table("Files read", ["file", "rows", "duplicates", "quarantined"], rows)
+
+
+def origin(results: pl.DataFrame, command: str) -> dict[str, str]:
+    """What a page says of where its numbers come from.
+
+    Args:
+        results: rows of ``tables.Results`` of one run.
+        command: that makes them.
+    """
+    first = results.row(0, named=True)
+    named = {name.replace("_", " "): str(first[name]) for name in ("run_id", "code_version", "config_hash")}  # fmt: skip
+    return {**named, "command": command}
 
 
 def _check_alike(rows: pl.DataFrame) -> None:

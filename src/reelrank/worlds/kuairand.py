@@ -101,6 +101,7 @@ def generate(options: WorldOptions) -> World:
         seed=seed_of(o.seed, "calibration"),
         n_shown=max(1, min(o.candidates, round(o.request_rows))),
         return_rule=(o.return_rule.intercept, o.return_rule.slope),
+        feedback_rate=o.feedback_rate,
     )
     schedule = make_schedule(o, rows_of_user, p_return)
     all_rows = rows_of_user * (1 + o.random_per_user / o.exposures_per_user)

@@ -41,6 +41,12 @@ class WorldOptions(FeedOptions):
     )
     tab_stay: float = Field(0.7, ge=0, lt=1, description="P(a request stays in the tab before it)")
     video_sd: float = Field(0.4, ge=0, le=3, description="sd of a video's own level, per head")
+    feedback_rate: float = Field(
+        1.0,
+        gt=0,
+        le=100,
+        description="rates of like, follow, comment, forward and hate over the real ones; at most 1/2 each",
+    )
     popularity_sd: float = Field(
         1.35, ge=0, le=3, description="sd of log popularity among candidates"
     )

@@ -267,6 +267,7 @@ def calibrate(
     seed: int,
     n_shown: int,
     return_rule: tuple[float, float],
+    feedback_rate: float = 1.0,
     rounds: int = 7,
 ) -> tuple[Response, float]:
     """Set the intercepts of every tab so that what the policy shows gets the real rates of ``TAB_PROFILES``.
@@ -279,6 +280,7 @@ def calibrate(
         seed: of the draws, the same in every round.
         n_shown: items shown at a request.
         return_rule: intercept and slope of the planted return rule.
+        feedback_rate: what the rates of ``HEADS`` are multiplied by, up to one half.
         rounds: Newton-like steps on the logit scale.
 
     Returns:
@@ -287,7 +289,8 @@ def calibrate(
     odds = odds_of(response)
 
     def fit(k: int) -> float:
-        tab, target = response.tabs[k], TAB_PROFILES[k, 5:]
+        tab, target = response.tabs[k], TAB_PROFILES[k, 5:].copy()
+        target[2:] = np.minimum(feedback_rate * target[2:], 0.5)
         for _ in range(rounds):
             now = odds._replace(tabs=tab_odds(response.tabs))
             got = mean_response(seed, now, policy, k, users, ts_ms, n_shown, return_rule)

@@ -13,6 +13,7 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 from safetensors.numpy import load_file, save_file
 
+from reelrank.sources.manifest import Manifest
 from reelrank.worlds.folder import EXPOSURES_FILE, REQUESTS_FILE, TRUTH_FOLDER
 from reelrank.worlds.policy import Policy
 from reelrank.worlds.response import (
@@ -86,6 +87,16 @@ class Truth:
             **params["policy"],
         )
         return cls(Path(root), params, response, policy)
+
+    @classmethod
+    def behind(cls, raw_manifest: Mapping[str, Any]) -> Truth | None:
+        """What the world that wrote the raw files knows; None for real ones.
+
+        Args:
+            raw_manifest: as JSON values.
+        """
+        manifest = Manifest.from_dict(dict(raw_manifest))
+        return cls.load(manifest.root.parent) if manifest.kind == "world" else None
 
     def expected(
         self,

@@ -131,7 +131,9 @@ def test_what_is_true_in_the_logged_contexts_by_hand(feed, judged):
     index, _, scores, frames, propensities = judged
     test = (feed.decisions.split.numpy()[index] == 2) & ~feed.decisions.is_rand.numpy()[index]
     n = int(test.sum())
-    expected = {"watch_time": np.full((n, C), 2.0), "follow": np.eye(C)[np.zeros(n, int)], "comment": np.zeros((n, C))}  # fmt: skip
+    expected = np.zeros((n, C, len(RESPONSES)), np.float32)
+    expected[..., RESPONSES.index("watch_time")] = 2.0
+    expected[:, 0, RESPONSES.index("follow")] = 1.0
     sums, temperatures = off_policy_sums(frames, propensities, feed, OPTIONS, expected)
     own = sums.filter(arm="new", estimator=BANDIT)
     value = {r: p["numerator"].sum() / p["denominator"].sum() for (r,), p in own.group_by("response")}  # fmt: skip

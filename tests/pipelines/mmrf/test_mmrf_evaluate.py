@@ -9,11 +9,11 @@ from support.feed_log import random_feed_log, toy_feed, with_split
 from reelrank.evaluation.off_policy import BehaviourOptions, mean_entropy, softened
 from reelrank.models.feed import HATE, PAD, RESPONSES, WATCH_TIME
 from reelrank.pipelines.mmrf import evaluate
+from reelrank.pipelines.mmrf.horizons import horizon_rows
 from reelrank.pipelines.mmrf.judging import judge_of
 from reelrank.pipelines.mmrf.logged import _contexts, logged_part, logging_propensities
 from reelrank.pipelines.mmrf.run_options import EvaluationOptions
 from reelrank.pipelines.mmrf.scoring import TEST, VAL, judged_decisions
-from reelrank.pipelines.mmrf.studies import horizon_rows
 
 OPTIONS = EvaluationOptions(replicates=40, caps=(1.0, 10.0), temperatures=(2.0,))
 
@@ -212,7 +212,7 @@ def test_propensities_find_a_policy_that_prefers_one_item(inputs):
 
 def test_the_slope_over_days_is_that_of_the_daily_values(inputs, judge, bootstrap):
     rows = horizon_rows({"x": frame_of(inputs, "scores", 7)}, judge, inputs, bootstrap)
-    days = [(int(r.weighting.removeprefix("day ")), r.value) for r in rows if r.weighting and r.group == "watch_time"]  # fmt: skip
+    days = [(int(r.weighting.removeprefix("day ")), r.value) for r in rows if r.weighting and (r.metric, r.group) == ("gauc_final", "watch_time")]  # fmt: skip
     slope = value(rows, "gauc_final slope", "watch_time")
     assert len(days) >= 2
     assert slope == pytest.approx(np.polyfit(*zip(*days, strict=True), 1)[0])

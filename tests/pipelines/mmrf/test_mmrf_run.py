@@ -4,13 +4,22 @@ import polars as pl
 import pytest
 import torch
 from pydantic import ValidationError
-from support.feed_log import ENCODER, random_feed_log, toy_items, toy_sets, toy_users
+from support.feature_logs import log_of
+from support.feed_baselines import OPTIONS as BASELINES
+from support.feed_log import (
+    ENCODER,
+    random_feed_log,
+    toy_items,
+    toy_sets,
+    toy_users,
+    with_requests,
+)
 
 from reelrank.models.feed_data import batch
 from reelrank.models.feed_options import FeedDataOptions
 from reelrank.models.feed_policies import history_length, load_policy
 from reelrank.pipelines.mmrf.attention import attention_map
-from reelrank.pipelines.mmrf.feed_tables import FeedTables, feed_report
+from reelrank.pipelines.mmrf.feed_tables import FeedTables, feed_log, feed_report
 from reelrank.pipelines.mmrf.learning import CriticDiverged
 from reelrank.pipelines.mmrf.options import LearningOptions, ReplayOptions
 from reelrank.pipelines.mmrf.run_options import (
@@ -24,7 +33,7 @@ from reelrank.pipelines.mmrf.run_options import (
     variant_options,
 )
 from reelrank.pipelines.mmrf.scoring import judged_decisions, predictions, validation
-from reelrank.pipelines.mmrf.training_run import train
+from reelrank.pipelines.mmrf.training_run import of_responses, train
 from reelrank.training.checkpoint import CONFIG_FILE, load_checkpoint
 
 WIDTHS = {"encoder": ENCODER.model_dump()}
@@ -115,6 +124,49 @@ def test_candidate_sets_smaller_than_what_is_shown_are_refused(tables):
 def test_an_unknown_response_is_refused_by_name():
     with pytest.raises(ValidationError, match=r"unknown responses \['clik'\]: choose from click"):
         MMRFOptions.model_validate({"actor": {"agents": ["clik", "watch_time"]}})
+
+
+@pytest.mark.parametrize("name", ["mmrf", "mmrf_co", "pareto", "tscac", "massa"])
+def test_a_log_with_few_responses_trains_agents_of_those_alone(tables, tmp_path, name):
+    """KuaiRec knows watch time, and by rule long view."""
+    unknown = ("click", "like", "follow", "comment", "hate")
+    log = tables.log.with_columns(pl.lit(None, pl.Int8).alias(n) for n in unknown)
+    few = FeedTables(log, tables.items, tables.users, tables.candidates)
+    data = DATA.model_copy(update={"responses": ("long_view", "watch_time")})
+    if name.startswith("mmrf"):
+        checkpoint, _, _ = run(few, tmp_path, name, data=data)
+    else:
+        checkpoint, _, _ = train(
+            name, few, options=BASELINES[name], data=data, learning=LEARNING, replay=REPLAY, prediction=PREDICTION, work_dir=tmp_path,
+        )  # fmt: skip
+    policy = load_policy(checkpoint)
+    assert tuple(policy.options.agents) == data.responses
+    inputs = few.inputs(data, "cpu")
+    states = batch(inputs, judged_decisions(inputs), ENCODER.history)
+    assert policy.scores(states)[states.mask].isfinite().all()
+
+
+def test_what_needs_other_responses_says_so():
+    with pytest.raises(ValidationError, match="TSCAC needs an auxiliary response"):
+        of_responses(BASELINES["tscac"], ("watch_time",))
+    assert of_responses(BASELINES["bc"], ("watch_time",)) is BASELINES["bc"]
+    for wrong in (("click",), ("watch_time", "click")):
+        with pytest.raises(ValidationError, match="in this order"):
+            FeedDataOptions(responses=wrong)
+
+
+def test_long_view_by_kuairands_rule():
+    """18 s, or the whole of a shorter video; what is logged stays, what has no length stays unknown."""
+    rows = log_of(
+        user_id=[0] * 6, item_id=[0] * 6, ts_ms=list(range(6)), play_ms=[18_000, 17_999, 9_000, 8_999, 99_000, 0],
+        duration_ms=[60_000, 60_000, 9_000, 9_000, None, 5_000],
+    )  # fmt: skip
+    rows = with_requests(rows).with_columns(long_view=pl.Series([None] * 5 + [1], dtype=pl.Int8))
+    splits = rows.select("row_id", split=pl.lit("train"))
+    found = feed_log(rows.lazy(), splits.lazy(), FeedDataOptions(long_view="rule"))
+    assert found["long_view"].to_list() == [1, 0, 1, 0, None, 1]
+    logged = feed_log(rows.lazy(), splits.lazy(), DATA)
+    assert logged["long_view"].to_list() == [None] * 5 + [1]
 
 
 def test_actors_and_critics_read_one_history():

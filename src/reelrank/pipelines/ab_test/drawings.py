@@ -10,7 +10,16 @@ import polars as pl
 from reelrank.pipelines.ab_test.effects import EFFECT, OUTCOMES, PAIRED
 from reelrank.pipelines.ab_test.run_options import DesignOptions
 from reelrank.reports import theme
-from reelrank.reports.panels import LINE, facets, faded, interval_text, opacity, span, titled
+from reelrank.reports.panels import (
+    LINE,
+    facets,
+    faded,
+    interval_text,
+    nothing,
+    opacity,
+    span,
+    titled,
+)
 
 TITLES = {
     "watch_time": "WatchTime", "depth_day": "Depth", "follow": "Follow", "comment": "Comment", "depth": "Depth of a session",
@@ -25,15 +34,6 @@ SOURCES: Mapping[str, tuple[str, str, str]] = {
 }
 """What says something of an effect: its name, symbol and colour."""
 PANEL = 190
-
-
-def nothing(title: str, reason: str) -> go.Figure:
-    """An empty figure that says why."""
-    figure = facets([60])
-    figure.add_annotation(x=0.5, y=0.5, xref="paper", yref="paper", text=reason, showarrow=False)
-    figure.update_xaxes(visible=False)
-    figure.update_yaxes(visible=False)
-    return titled(figure, title, "nothing to draw")
 
 
 def daily_curves(

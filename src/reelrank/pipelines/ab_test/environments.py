@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from reelrank.models.feed import FeedInputs
 from reelrank.models.feed_data import trained_decisions
 from reelrank.models.feed_environment import FeedEnvironment
+from reelrank.models.feed_options import LONG_VIEW_S, FeedDataOptions
 from reelrank.models.feed_start import past_of, starting_states, test_start, test_users
 from reelrank.models.feed_windows import TRAIN, row_roles
 from reelrank.models.feedback_options import SimulatorOptions, UserFold
@@ -169,6 +170,7 @@ def matrix_place(
     inputs: FeedInputs,
     test: DesignOptions,
     population: MatrixPopulation,
+    data: FeedDataOptions,
     history: int,
 ) -> Place | None:
     """(c) The users of a fully observed matrix, with what they had seen of the log by its first test moment.
@@ -197,6 +199,10 @@ def matrix_place(
     if not enough.any():
         return None
     chosen = _some(users[enough], population.users, test.seed)
+    long_view_s = None
+    if data.long_view == "rule":
+        duration = observed.group_by("item_id").agg(pl.col("duration_ms").max()).sort("item_id")
+        long_view_s = (duration["duration_ms"].cast(pl.Float64) / 1000).clip(upper_bound=LONG_VIEW_S).to_numpy()  # fmt: skip
     start_ms = test_start(inputs)
     environment = MatrixEnvironment(
         play[np.searchsorted(users, chosen)],
@@ -211,6 +217,7 @@ def matrix_place(
             short_play_s=population.short_play_s,
             short_plays=population.short_plays,
         ),
+        long_view_s=long_view_s,
     )
     return Place(environment, chosen)
 

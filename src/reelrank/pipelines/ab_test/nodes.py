@@ -19,8 +19,7 @@ from reelrank.pipelines.ab_test.run_options import (
     PopulationOptions,
     SimulatorPopulation,
 )
-from reelrank.provenance import config_hash
-from reelrank.sources.manifest import Manifest
+from reelrank.provenance import result_columns
 from reelrank.training.artifact import ModelCheckpoint
 from reelrank.training.options import DeviceName, TrainOptions
 from reelrank.worlds.truth import Truth
@@ -58,14 +57,14 @@ def estimate_off_policy(
     **scores: pl.DataFrame,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """What the log says of every arm, as sums by user, in a world beside what is true; and the temperature of each."""
-    from reelrank.pipelines.ab_test.off_policy import expected_responses, off_policy_sums
+    from reelrank.pipelines.ab_test.off_policy import TEST, decisions_of, off_policy_sums
+    from reelrank.worlds.feed_world import expected_responses
 
     inputs = _inputs(data, "cpu", feed_log, items, users, feed_candidates)
-    manifest, expected = Manifest.from_dict(raw_manifest), None
-    if manifest.kind == "world":
-        truth = Truth.load(manifest.root.parent)
+    truth, expected = Truth.behind(raw_manifest), None
+    if truth is not None:
         raw = user_map["raw_id"].to_numpy(), item_map["raw_id"].to_numpy()
-        expected = expected_responses(truth, inputs, *raw)
+        expected = expected_responses(truth, inputs, decisions_of(inputs, TEST), *raw)
     return off_policy_sums(scores, propensities, inputs, evaluation, expected)
 
 
@@ -87,11 +86,11 @@ def live_in_world(
     """(a) Every arm in the world itself, serving its best and as the estimators take it; no rows where the files are real."""
     from reelrank.pipelines.ab_test import arms, environments
 
-    manifest = Manifest.from_dict(raw_manifest)
-    if manifest.kind != "world":
+    truth = Truth.behind(raw_manifest)
+    if truth is None:
         return arms.no_days()
     place = environments.world_place(
-        Truth.load(manifest.root.parent),
+        truth,
         _inputs(data, "cpu", feed_log, items, users, feed_candidates),
         user_map["raw_id"].to_numpy(),
         item_map["raw_id"].to_numpy(),
@@ -162,7 +161,7 @@ def live_in_matrix(
 
     inputs = _inputs(data, "cpu", feed_log, items, users, feed_candidates)
     history = arms.longest_history(models)
-    place = environments.matrix_place(observed, inputs, test, population, history)
+    place = environments.matrix_place(observed, inputs, test, population, data, history)
     if place is None:
         return arms.no_days()
     own = arms.trained_arms(models, _device(training.device))
@@ -246,15 +245,10 @@ def _common(
     blocks: tuple[dict[str, Any], ...],
 ) -> dict[str, str | int | None]:
     """What all result rows of a source have in common."""
-    return {
-        "system": "ab_test",
-        "source": raw_manifest["source"],
-        "split": f"{split_cuts['rule']}/test",
-        "seed": test.seed,
-        "data_kind": "world" if raw_manifest["kind"] == "world" else "real",
-        "config_hash": config_hash(*blocks),
-        "experiment": "MM-10",
-    }
+    split = f"{split_cuts['rule']}/test"
+    return result_columns(
+        "ab_test", raw_manifest, test.seed, blocks, split=split, experiment="MM-10"
+    )
 
 
 def _frame(cells: dict[str, list[ResultRow]], common: dict[str, str | int | None]) -> pl.DataFrame:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
 
 from reelrank.evaluation.off_policy import (
     Diagnostics,
@@ -27,7 +28,7 @@ from reelrank.evaluation.off_policy import estimators as estimate
 from reelrank.evaluation.off_policy.estimators import FloatArray, IntArray, Terms
 from reelrank.evaluation.off_policy.reward_model import action_means
 from reelrank.evaluation.uncertainty import Ratio
-from reelrank.models.feed import PAD, RESPONSES, FeedInputs
+from reelrank.models.feed import RESPONSES, FeedInputs
 from reelrank.pipelines.ab_test.columns import (
     BANDIT,
     ESTIMATORS,
@@ -36,10 +37,8 @@ from reelrank.pipelines.ab_test.columns import (
     TEMPERATURE_SCHEMA,
 )
 from reelrank.pipelines.ab_test.run_options import EvaluationOptions
-from reelrank.worlds.truth import Truth
 
 VAL, TEST = 1, 2
-_BLOCK = 2048
 FLOOR = 1e-4  # of π̂_b, METHODS §7.2
 
 
@@ -87,39 +86,12 @@ def logged_rows(inputs: FeedInputs) -> LoggedRows:
     )
 
 
-def expected_responses(
-    truth: Truth, inputs: FeedInputs, raw_users: IntArray, raw_items: IntArray
-) -> dict[str, FloatArray]:
-    """True expectations (D, C) of the test decisions' candidates, by response; 0 at a pad, watch time in s.
-
-    Args:
-        truth: of the world that wrote the log.
-        inputs: the log, on the CPU.
-        raw_users: (n_users,) official id of each dense one.
-        raw_items: (n_items,) the same of videos.
-    """
-    index, decisions = decisions_of(inputs, TEST), inputs.decisions
-    user, ts, tab = (v[index].numpy() for v in (decisions.user, decisions.ts_ms, decisions.scenario))  # fmt: skip
-    items = decisions.candidates[index].numpy()
-    out = {name: np.zeros(items.shape) for name in JUDGED}
-    for start in range(0, len(items), _BLOCK):
-        some = slice(start, start + _BLOCK)
-        here = items[some] != PAD
-        found = truth.expected(
-            raw_users[user[some]][:, None], raw_items[items[some].clip(min=0)], ts[some, None], tab[some, None]
-        )  # fmt: skip
-        found["watch_time"] = found["play_ms"] / 1000
-        for name, values in out.items():
-            values[some] = np.where(here, found[name], 0.0)
-    return out
-
-
 def off_policy_sums(
     scores: Mapping[str, pl.DataFrame],
     propensities: pl.DataFrame,
     inputs: FeedInputs,
     options: EvaluationOptions,
-    expected: Mapping[str, FloatArray] | None = None,
+    expected: NDArray[np.float32] | None = None,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Sums of every estimate by user, and the temperature of every arm.
 
@@ -128,7 +100,7 @@ def off_policy_sums(
         propensities: ``decision`` and ``probabilities``, a list of C: π̂_b of the same.
         inputs: the log, on the CPU.
         options: cap, and seed of q̂'s folds.
-        expected: of :func:`expected_responses`; None on real rows.
+        expected: (D, C, 7) of ``worlds.feed_world.expected_responses`` of the test decisions; None on real rows.
 
     Raises:
         ValueError: decisions of the feed are missing.
@@ -147,7 +119,8 @@ def off_policy_sums(
         for response in JUDGED:
             sums += _sums(arm, response, policy, weight, rows, options)
             if expected is not None:
-                value = (policy * expected[response]).sum(axis=1)[rows.of_row]
+                true = np.nan_to_num(expected[..., RESPONSES.index(response)])
+                value = (policy * true).sum(axis=1)[rows.of_row]
                 ones = np.ones(len(value))
                 sums.append(_frame(arm, BANDIT, response, rows.user, ones, Terms((Ratio(value, ones),), ones)))  # fmt: skip
     return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kedro.pipeline import Node, Pipeline
 
 from reelrank.pipelines.ab_test import nodes, previews, report
-from reelrank.pipelines.ab_test.run_options import MATRIX_METHODS, METHODS
+from reelrank.pipelines.ab_test.run_options import METHODS
 
 SHARED = ("items", "users", "user_map", "item_map", "raw_manifest", "split_cuts", "ingestion_report")  # fmt: skip
 TABLES = ("feed_log", "items", "users", "feed_candidates")
@@ -40,7 +40,7 @@ def create_pipeline(
         source: of the feed.
         policies: namespace of its policies, ``METHODS``.
         matrix: source with a fully observed matrix; None: that part is left out.
-        matrix_policies: namespace of the policies of its log, ``MATRIX_METHODS``.
+        matrix_policies: namespace of the policies of its log, ``METHODS``.
     """
     tables = {name: name for name in TABLES}
     arms = {method: f"{method}_model" for method in METHODS}
@@ -149,7 +149,7 @@ def create_pipeline(
     if matrix is not None:
         inputs |= {f"matrix_{name}": f"{matrix}.{name}" for name in MATRIX_SHARED} | {
             f"matrix_{name}": f"{matrix_policies}.{name}"
-            for name in (*(f"{method}_model" for method in MATRIX_METHODS), "feed_log", "feed_candidates")
+            for name in (*(f"{method}_model" for method in METHODS), "feed_log", "feed_candidates")
         }  # fmt: skip
         parameters |= {
             "params:matrix_data": f"params:{matrix_policies}.data",
@@ -166,7 +166,7 @@ def _matrix_nodes() -> list[Node]:
             nodes.live_in_matrix,
             {
                 **{name: f"matrix_{name}" for name in (*TABLES, "observed")},
-                **{method: f"matrix_{method}_model" for method in MATRIX_METHODS},
+                **{method: f"matrix_{method}_model" for method in METHODS},
                 "data": "params:matrix_data",
                 "test": "params:test",
                 "training": "params:training",

@@ -45,6 +45,7 @@ from reelrank.pipelines.ab_test.run_options import (
 )
 from reelrank.reports import figures
 from reelrank.reports.page import Cell, Fact, Section, Table, plain_table, render_page
+from reelrank.reports.result_tables import files_table, origin
 from reelrank.reports.theme import variant_label
 from reelrank.training.artifact import ModelCheckpoint
 
@@ -108,19 +109,14 @@ def write(
                 tables=_matrix_tables(results)),
         Section("What the log alone rests on", _LOG, tables=[_checks_table(results)]),
         Section("From raw files", f"Policies are those of the mmrf pipeline, trained once on the train part ({split_cuts['rule']}) and fixed; here nobody learns but the simulator.",
-                tables=[_files(ingestion_report)]),
+                tables=[files_table(ingestion_report)]),
     ]  # fmt: skip
     where = "a generated world" if is_world else f"real {first['source']} rows"
     return render_page(
         "A/B test that has a truth" if is_world else "Simulated A/B test",
         f"MMRF and its rivals against {variant_label(CONTROL)} on {where}: {test.days} days, the first {test.control_days} of them A/A.",
         sections,
-        {
-            "run id": first["run_id"],
-            "code version": first["code_version"],
-            "config hash": first["config_hash"],
-            "command": command,
-        },
+        origin(results, command),
         "world" if is_world else "real",
     )
 
@@ -189,8 +185,9 @@ def _matrix_text(results: pl.DataFrame, population: MatrixPopulation) -> str:
     if not _has(results, MATRIX):
         return "Not run: this pipeline has no matrix, or the files hold too little of one for a session."
     return (
-        "Policies of the same methods, trained on KuaiRec's big matrix and then fixed; in the small matrix what any user makes of any video is known. KuaiRec logs watch time alone, so methods with a critic "
-        f"per response, MMRF among them, cannot be trained on it and stand out. A user leaves after {population.short_plays} consecutive plays under {population.short_play_s:g} s, or {population.max_videos} videos, and is back the next day whatever happened."
+        "Policies of the same methods, trained on KuaiRec's big matrix and then fixed; in the small matrix what any user makes of any video is known. KuaiRec logs watch time alone; long view follows from it by KuaiRand's rule "
+        "(18 s, or a shorter video's whole), so methods with a critic per response have two of them here, MMRF two agents: what the other five feedbacks might add, this part cannot show. "
+        f"A user leaves after {population.short_plays} consecutive plays under {population.short_play_s:g} s, or {population.max_videos} videos, and is back the next day whatever happened."
     )
 
 
@@ -342,11 +339,6 @@ def _checks_table(results: pl.DataFrame) -> Table:
             body.append([variant_label(arm), temperature.get(arm), *(check.get(name) for name in CHECKS), int(part["n"][0])])  # fmt: skip
     columns = ["policy", "temperature", *(name.replace("_", " ") for name in CHECKS), "rows"]
     return plain_table("NCIS of WatchTime", columns, body)
-
-
-def _files(report: Mapping[str, Any]) -> Table:
-    rows = [[f["file"], f["rows_read"], f["duplicates"], f["bad"]] for f in report["files"]]
-    return plain_table("Files read", ["file", "rows", "duplicates", "quarantined"], rows)
 
 
 def _has(results: pl.DataFrame, cell: str) -> bool:

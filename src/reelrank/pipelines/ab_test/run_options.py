@@ -13,9 +13,7 @@ CONTROL = "ltr"
 METHODS = (
     "mmrf", "mmrf_co", "mmrf_da", "mmrf_ns", "bc", "wide_deep", "deepfm", "pareto", "tscac", "massa", CONTROL,
 )  # fmt: skip
-"""Policies of KuaiRand's feed, the control of the test last."""
-MATRIX_METHODS = ("bc", "wide_deep", "deepfm", CONTROL)
-"""Policies of KuaiRec's feed, which logs watch time alone: those that need no critic per response."""
+"""Policies of a feed, the control of the test last."""
 
 
 class DesignOptions(Options):

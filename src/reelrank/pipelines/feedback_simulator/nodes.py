@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +13,13 @@ from reelrank.buckets import BucketedTable
 from reelrank.evaluation.results import results_frame
 from reelrank.models.feedback_options import SimulatorOptions, UserFold
 from reelrank.pipelines.feedback_simulator.run_options import (
+    MAIN,
     EvaluationOptions,
     RewardGrid,
     StudyOptions,
     changed,
 )
-from reelrank.provenance import config_hash
-from reelrank.sources.manifest import Manifest
+from reelrank.provenance import result_columns
 from reelrank.training.artifact import ModelCheckpoint
 from reelrank.training.options import TrainOptions
 
@@ -93,6 +93,7 @@ def predict(
 
 def evaluate(
     responses: pl.DataFrame,
+    impressions: pl.DataFrame,
     evaluation: EvaluationOptions,
     rewards: RewardGrid,
     training: TrainOptions,
@@ -102,13 +103,15 @@ def evaluate(
     source: dict[str, Any],
     world: dict[str, Any],
 ) -> pl.DataFrame:
-    """MM-03: accuracy, calibration and uncertainty by response; MM-07: the simulated reward of answers that were given."""
+    """MM-03: accuracy, calibration and uncertainty by response; MM-04: errors by exposure of the video; MM-07: the simulated reward of answers that were given."""
     from reelrank.pipelines.feedback_simulator import evaluate as judge
 
     bootstrap = judge.bootstrap_of(responses, evaluation)
     rows, _ = judge.main_rows(responses, evaluation, bootstrap)
-    common = _common(raw_manifest, training, (system, source, world))
+    common = result_columns(MAIN, raw_manifest, training.seed, (system, source, world))
     frames = [_frame(rows, split_cuts, common, "MM-03", "main")]
+    for cell, own in judge.decile_rows(responses, impressions, evaluation, bootstrap).items():
+        frames.append(_frame(own, split_cuts, common, "MM-04", cell))
     for cell, own in judge.reward_rows(responses, rewards, evaluation, bootstrap).items():
         frames.append(_frame(own, split_cuts, common, "MM-07", cell))
     return pl.concat(frames)
@@ -138,7 +141,7 @@ def study(
     from reelrank.pipelines.feedback_simulator import evaluate as judge
     from reelrank.pipelines.feedback_simulator import fitting
 
-    common = _common(raw_manifest, training, (system, source, world))
+    common = result_columns(MAIN, raw_manifest, training.seed, (system, source, world))
     frames = [results_frame([], **common, split=f"{split_cuts['rule']}/test")]
     if not studies.run:
         return frames[0]
@@ -180,23 +183,8 @@ def _expected(
     from reelrank.pipelines.feedback_simulator.fitting import planted_responses
     from reelrank.worlds.truth import Truth
 
-    manifest = Manifest.from_dict(raw_manifest)
-    if manifest.kind != "world":
-        return None
-    return planted_responses(impressions, Truth.load(manifest.root.parent), user_map, item_map)
-
-
-def _common(
-    raw_manifest: dict[str, Any], training: TrainOptions, blocks: Sequence[dict[str, Any]]
-) -> dict[str, str | int | None]:
-    """What all result rows of a run have in common."""
-    return {
-        "system": "feedback_simulator",
-        "source": raw_manifest["source"],
-        "seed": training.seed,
-        "data_kind": "world" if raw_manifest["kind"] == "world" else "real",
-        "config_hash": config_hash(*blocks),
-    }
+    truth = Truth.behind(raw_manifest)
+    return None if truth is None else planted_responses(impressions, truth, user_map, item_map)
 
 
 def _frame(

@@ -45,7 +45,7 @@ def create_pipeline(system: str = MAIN, source: str = "kuairand") -> Pipeline:
         ),
         Node(
             nodes.evaluate,
-            {**ORIGIN, "responses": "responses", "rewards": "params:rewards"},
+            {**ORIGIN, **{n: n for n in ("responses", "impressions")}, "rewards": "params:rewards"},
             "study_main",
             name="evaluate",
             tags=["evaluation"],

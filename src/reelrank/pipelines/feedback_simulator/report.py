@@ -16,8 +16,13 @@ from reelrank.pipelines.feedback_simulator.run_options import (
 )
 from reelrank.reports import figures, theme
 from reelrank.reports.page import Cell, Fact, Section, Table, plain_table, render_page
-from reelrank.reports.panels import facets, titled
-from reelrank.reports.result_tables import differences_table, results_table
+from reelrank.reports.panels import error_bar, facets, nothing, opacity, titled
+from reelrank.reports.result_tables import (
+    differences_table,
+    files_table,
+    origin,
+    results_table,
+)
 from reelrank.training.artifact import ModelCheckpoint
 
 FIGURES = (
@@ -26,6 +31,7 @@ FIGURES = (
     "uncertainty",
     "error",
     "truth",
+    "exposure",
     "rewards",
     "studies",
     "learning_curves",
@@ -56,6 +62,7 @@ def draw(
         _uncertainty(known),
         _by_response(main.filter(metric="kl_error_spearman"), "Uncertainty against error", "Spearman of KL and |error|", zero=True),
         _by_response(main.filter(metric="true_spearman"), "Against the planted truth", "Spearman of prediction and true expectation", zero=True),
+        _exposure(results, evaluation.responses),
         _rewards(results, evaluation.headline),
         _studies(results, evaluation.headline),
         figures.learning_curves(history.select("variant", "epoch", "step", "train_fit", "train_kl", validation_loss=-pl.col("val_negative_loss"))),
@@ -68,7 +75,7 @@ def _by_response(rows: pl.DataFrame, title: str, axis: str, *, zero: bool = Fals
     place = pl.when(IS_RANDOM).then(pl.lit(ROWS["random"])).otherwise(pl.lit(ROWS["standard"]))
     shown = rows.with_columns(cell=_words("group") + ", " + place)
     if shown["value"].null_count() == shown.height:
-        return _nothing(title)
+        return nothing(title)
     return figures.cell_intervals(shown, title, axis, zero=zero)
 
 
@@ -80,7 +87,7 @@ def _calibration(known: pl.DataFrame) -> go.Figure:
             p = own["predicted"].cast(pl.Float64).clip(0, 1)
             table = reliability_table(own["logged"], p)
             parts.append(table.with_columns(variant=pl.lit(ROWS[exposure]), group=pl.lit(response)))
-    return figures.reliability_curves(pl.concat(parts)) if parts else _nothing("Calibration")
+    return figures.reliability_curves(pl.concat(parts)) if parts else nothing("Calibration")
 
 
 def _uncertainty(known: pl.DataFrame) -> go.Figure:
@@ -99,7 +106,7 @@ def _uncertainty(known: pl.DataFrame) -> go.Figure:
     )
     names = binned["response"].cast(pl.String).unique(maintain_order=True).to_list()
     if not names:
-        return _nothing("Error by uncertainty")
+        return nothing("Error by uncertainty")
     figure = facets([170] * len(names))
     for row, name in enumerate(names, start=1):
         for exposure, colour in EXPOSURE_COLOURS.items():
@@ -119,6 +126,37 @@ def _uncertainty(known: pl.DataFrame) -> go.Figure:
     )
 
 
+def _exposure(results: pl.DataFrame, responses: Sequence[str]) -> go.Figure:
+    """Squared error by the video's decile of exposure, a panel per response; dotted: of the train mean."""
+    title = "Error by how often train shows the video"
+    rows = results.filter(pl.col("cell").str.starts_with("decile"), experiment="MM-04")
+    metric = "true_mse" if rows.filter(metric="true_mse")["value"].count() else "mse"
+    rows = rows.filter(pl.col("value").is_not_null(), metric=metric)
+    shown = [name for name in responses if name in rows["group"]]
+    if not shown:
+        return nothing(title)
+    place = pl.when(IS_RANDOM).then(pl.lit("random")).otherwise(pl.lit("standard"))
+    rows = rows.with_columns(exposure=place, decile=pl.col("cell").str.extract(r"(\d+)").cast(pl.Int64))  # fmt: skip
+    figure = facets([170] * len(shown))
+    for row, name in enumerate(shown, start=1):
+        for exposure, colour in EXPOSURE_COLOURS.items():
+            for variant, dash in ((MAIN, "solid"), ("train_mean", "dot")):
+                own = rows.filter(group=name, exposure=exposure, variant=variant).sort("decile")
+                bars = error_bar(own) if variant == MAIN else None
+                figure.add_scatter(
+                    x=own["decile"], y=own["value"], customdata=own["n"], mode="lines+markers" if variant == MAIN else "lines",
+                    marker={"size": 5, "opacity": opacity(own)}, line={"color": colour, "width": 2 if variant == MAIN else 1, "dash": dash}, error_y=bars,
+                    name=f"{ROWS[exposure]}{'' if variant == MAIN else ', train mean'}", legendgroup=f"{exposure}{variant}", showlegend=row == 1, row=row, col=1,
+                    hovertemplate=f"{name}, {ROWS[exposure]}<br>decile %{{x}}: %{{y:.4g}}<br>n = %{{customdata:,}}<extra></extra>",
+                )  # fmt: skip
+        figure.update_yaxes(title_text=name.replace("_", " "), rangemode="tozero", row=row, col=1)
+    figure.update_xaxes(title_text="decile of the video's train exposures, least first", dtick=1)
+    what = "squared distance to the true expectation" if metric == "true_mse" else "squared error"
+    return titled(
+        figure, title, f"{what}, in squared units of the response; 95 % user-cluster intervals"
+    )
+
+
 def _rewards(results: pl.DataFrame, headline: str) -> go.Figure:
     title = f"Simulated reward of {headline.replace('_', ' ')} by form of Eq. 6"
     rows = results.filter(experiment="MM-07", metric="reward_bias", group=headline)
@@ -128,7 +166,7 @@ def _rewards(results: pl.DataFrame, headline: str) -> go.Figure:
         else rows.filter(~IS_RANDOM)
     )
     if not rows["value"].count():
-        return _nothing(title)
+        return nothing(title)
     return figures.cell_intervals(rows, title, "mean of r̂ − r, train sds", zero=True)
 
 
@@ -139,7 +177,7 @@ def _studies(results: pl.DataFrame, headline: str) -> go.Figure:
     )
     rows = rows.filter(pl.col("metric").is_in(ORDER))
     if not rows["value"].count():
-        return _nothing("Variants")
+        return nothing("Variants")
     shown = rows.with_columns(cell=_words("cell"))
     return figures.cell_intervals(
         shown,
@@ -147,11 +185,6 @@ def _studies(results: pl.DataFrame, headline: str) -> go.Figure:
         "GAUC or GXAUC minus that of the run's own simulator",
         zero=True,
     )
-
-
-def _nothing(title: str) -> go.Figure:
-    """An empty figure that says so."""
-    return titled(facets([44]), title, "nothing to draw")
 
 
 def _words(column: str) -> pl.Expr:
@@ -185,22 +218,19 @@ def write(
         Section("Is it calibrated?", _CALIBRATION, figures=[figure["calibration"]]),
         Section("Does it know where it errs?", _UNCERTAINTY, figures=[figure["uncertainty"], figure["error"]]),
         *([Section("Against the planted truth", _TRUTH, figures=[figure["truth"]])] if has_truth else []),
+        Section("Where the log hardly looks (MM-04)", _EXPOSURE, figures=[figure["exposure"]],
+                tables=[_decile_table(results, evaluation.headline), results_table(results.filter(experiment="MM-04", cell="main").filter(IS_RANDOM), "Spearman of train exposures and |error|, random rows")]),
         Section("From answers to rewards (Eq. 6, MM-07)", _REWARDS, figures=[figure["rewards"]], tables=[_reward_table(results, evaluation.responses)]),
         Section("Variants", _study_text(studies), figures=[figure["studies"]], tables=_study_tables(results, evaluation.responses)),
         Section("How it learnt", _learning_text(model), figures=[figure["learning_curves"]]),
         Section("From raw files to impressions", _left_text(impression_report), figures=[figure["ingestion_steps"]],
-                tables=[_split_table(impression_report), _files(ingestion_report)]),
+                tables=[_split_table(impression_report), files_table(ingestion_report)]),
     ]  # fmt: skip
     return render_page(
         f"Feedback simulator on {first['source']}",
         f"What users would have answered, learnt from impressions of {where}, split by time ({split_cuts['rule']}).",
         sections,
-        {
-            "run id": first["run_id"],
-            "code version": first["code_version"],
-            "config hash": first["config_hash"],
-            "command": command,
-        },
+        origin(results, command),
         "world" if is_world else "real",
     )
 
@@ -216,6 +246,11 @@ _UNCERTAINTY = (
     "in a world the distance to the true expectation has no such part (kl_true_error_spearman)."
 )
 _TRUTH = "A world knows the probability of each answer and the expected watch time. “Planted truth” in the tables above is the forecast that knows them, and what it scores is the most that can be had. true_mse is the squared distance to it, free of the noise of single answers; watch time's expectation is not winsorised."
+_EXPOSURE = (
+    "Videos in tenths by how often train shows them. The policy that logged chose what is shown, and so what can be learnt (sample selection bias): if that matters, errors on random rows are larger on the left, "
+    "and a negative correlation of exposures and |error| says so in one number. Standard rows of little shown videos are those that the policy still preferred to something else, so random rows are "
+    "the fair judge. The train mean, which has no selection to suffer from, is dotted. What this does to the lists of policies (coverage, Gini, entropy of the best six) is MM-04 of pipeline mmrf."
+)
 _REWARDS = (
     "Eq. 6 adds a bonus for uncertainty to the predicted reward, in a form that the paper's text at hand lacks. Here r̂ is held against the rewards of test rows "
     "whose answers are known: any bonus is a bias by design, and the table says how large. Whether it helps a policy explore is MM-07 of pipeline mmrf, and noise or bias added to r̂ is MM-09 there."
@@ -251,6 +286,36 @@ def _facts(main: pl.DataFrame, evaluation: EvaluationOptions) -> list[Fact]:
         name = f"{row['metric'].upper()} of {row['group'].replace('_', ' ')}, {place}{mark}"
         facts.append(Fact(name, value, f"{interval}, n = {row['n']:,}"))
     return facts
+
+
+def _decile_table(results: pl.DataFrame, headline: str) -> Table:
+    """Exposures and errors of the headline response on random rows, by decile."""
+    rows = results.filter(pl.col("cell").str.starts_with("decile"), experiment="MM-04").filter(
+        IS_RANDOM
+    )
+    body: list[list[object]] = []
+    for part in rows.partition_by("cell", maintain_order=True):
+        shown = part.row(by_predicate=pl.col("metric") == "train_exposures", named=True)
+        own = {(r["variant"], r["metric"]): r for r in part.filter(group=headline).iter_rows(named=True)}  # fmt: skip
+        cells = [_plain(own.get((v, m))) for v, m in _DECILE_COLUMNS]
+        n = own[MAIN, "mse"]["n"] if (MAIN, "mse") in own else 0
+        body.append(
+            [part["cell"][0].removeprefix("decile "), shown["n"], shown["value"], n, *cells]
+        )
+    columns = ["decile", "videos", "exposures of a video", "random rows", "bias", "MSE", "MSE to the truth", "the train mean's"]  # fmt: skip
+    return plain_table(f"{headline.replace('_', ' ')} by exposure, random rows", columns, body)
+
+
+_DECILE_COLUMNS = ((MAIN, "bias"), (MAIN, "mse"), (MAIN, "true_mse"), ("train_mean", "true_mse"))
+
+
+def _plain(row: dict[str, Any] | None) -> Cell:
+    """A value with its interval, without a sign."""
+    if row is None or row["value"] is None:
+        return Cell("–", muted=True)
+    low, high = row["ci_low"], row["ci_high"]
+    detail = "no interval" if low is None else f"[{low:.4g}, {high:.4g}]"
+    return Cell(f"{row['value']:.4g}", detail, float(row["value"]), muted=not row["reliable"])
 
 
 def _reward_table(results: pl.DataFrame, responses: Sequence[str]) -> Table:
@@ -320,8 +385,3 @@ def _split_table(report: dict[str, Any]) -> Table:
         for part in report["splits"]
     ]  # fmt: skip
     return plain_table("Rows by split", ["split", "exposure", "rows", "users", "items"], rows)
-
-
-def _files(report: dict[str, Any]) -> Table:
-    rows = [[f["file"], f["rows_read"], f["duplicates"], f["bad"]] for f in report["files"]]
-    return plain_table("Files read", ["file", "rows", "duplicates", "quarantined"], rows)

@@ -7,13 +7,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from reelrank.models.feedback_options import (
-    RESPONSE_NAMES,
-    ResponseName,
-    SimulatedRewardOptions,
-    SimulatorOptions,
-    UserFold,
-)
+from reelrank.models.feed_options import RESPONSE_NAMES, ResponseName
+from reelrank.models.feedback_options import SimulatedRewardOptions, SimulatorOptions, UserFold
 from reelrank.options import Options
 from reelrank.training.options import TrainOptions
 

@@ -11,18 +11,21 @@ import polars as pl
 from plotly.subplots import make_subplots
 
 from reelrank.reports import theme
-from reelrank.reports.panels import LINE, TOP, facets, faded, titled
+from reelrank.reports.panels import (
+    LINE,
+    TOP,
+    error_bar,
+    facets,
+    faded,
+    interval_text,
+    nothing,
+    opacity,
+    titled,
+)
 
 PANELS_ACROSS = 2
-
-
-def nothing(title: str, reason: str) -> go.Figure:
-    """An empty figure that says why."""
-    figure = facets([60])
-    figure.add_annotation(x=0.5, y=0.5, xref="paper", yref="paper", text=reason, showarrow=False)
-    figure.update_xaxes(visible=False)
-    figure.update_yaxes(visible=False)
-    return titled(figure, title, "nothing to draw")
+DAY_COLOURS = (theme.NEUTRAL, theme.ACCENT, "#c7833b", "#5a9a76")
+DAY_TITLES = {"gauc_final": "GXAUC of watch time"}
 
 
 def conflict_matrix(conflicts: pl.DataFrame) -> go.Figure:
@@ -85,6 +88,31 @@ def attention_panels(attention: pl.DataFrame) -> go.Figure:
     equal = 1 / (len(agents) - 1)
     n = int(attention["n"][0])
     return titled(figure, title, f"mean α over {n:,} candidates of test decisions; rows sum to 1, equal shares would be {equal:.2f}")  # fmt: skip
+
+
+def day_curves(rows: pl.DataFrame) -> go.Figure:
+    """Values of each day with their intervals, a panel per metric, a line per cell.
+
+    Args:
+        rows: of ``tables.Results``, MM-06: ``weighting`` is ``day 4`` and the like.
+    """
+    rows = rows.with_columns(day=pl.col("weighting").str.extract(r"(\d+)$").cast(pl.Int64))
+    metrics = rows["metric"].unique(maintain_order=True).to_list()
+    cells = rows["cell"].unique(maintain_order=True).to_list()
+    figure = facets([230] * len(metrics))
+    for place, metric in enumerate(metrics, start=1):
+        for number, cell in enumerate(cells):
+            own = rows.filter(metric=metric, cell=cell).sort("day")
+            colour = DAY_COLOURS[number % len(DAY_COLOURS)]
+            figure.add_scatter(
+                x=own["day"] + 0.12 * number, y=own["value"], mode="lines+markers", marker={"size": 6, "opacity": opacity(own)},
+                line={"color": colour, "width": 2}, error_y={**error_bar(own), "color": faded(colour, 0.6)}, name=cell.replace("_", " "),
+                legendgroup=cell, showlegend=place == 1, customdata=interval_text(own),
+                hovertemplate=f"{cell}, day %{{x:.0f}}<br>%{{y:.4g}} %{{customdata}}<extra></extra>", row=place, col=1,
+            )  # fmt: skip
+        figure.update_yaxes(title_text=DAY_TITLES.get(metric, "true watch time of the best, s"), row=place, col=1)  # fmt: skip
+    figure.update_xaxes(title_text="day after the last train decision of the fixed model", dtick=1)
+    return titled(figure, "Days after the last train day", "fixed: trained once; others: anew every so many days; 95 % user-cluster intervals")  # fmt: skip
 
 
 def value_and_ess(results: pl.DataFrame, response: str) -> go.Figure:

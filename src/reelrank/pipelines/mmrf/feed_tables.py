@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from reelrank.models.feed_options import FeedDataOptions
+from reelrank.models.feed_options import LONG_VIEW_S, FeedDataOptions
 from reelrank.options import digest
 from reelrank.tables import SPLITS
 
@@ -61,9 +61,14 @@ class FeedTables:
         return digest([int(table.hash_rows().sum()) for table in tables])
 
 
-def feed_log(rows: pl.LazyFrame, splits: pl.LazyFrame) -> pl.DataFrame:
+def feed_log(rows: pl.LazyFrame, splits: pl.LazyFrame, data: FeedDataOptions) -> pl.DataFrame:
     """``FeedTables.log`` of interactions and their splits; rows that the split leaves out stay, without one, as history."""
     joined = rows.join(splits.select("row_id", "split"), on="row_id", how="left")
+    if data.long_view == "rule":
+        duration = pl.col("duration_ms")
+        is_long = pl.col("play_ms") >= pl.min_horizontal(duration, 1000 * LONG_VIEW_S)
+        by_rule = pl.when(duration.is_not_null()).then(is_long.cast(pl.Int8))
+        joined = joined.with_columns(long_view=pl.coalesce("long_view", by_rule))
     return joined.select(LOG_COLUMNS).collect().sort("user_id", "ts_ms", "row_id")
 
 

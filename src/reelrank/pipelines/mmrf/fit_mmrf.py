@@ -69,4 +69,4 @@ def fit_mmrf(
         work_dir=work_dir,
         identity={**identity, "model": options.model_dump(mode="json"), "replay": replay.model_dump(mode="json")},
     )  # fmt: skip
-    return Fitted(actors, learnt.fit, learnt.conflicts)
+    return Fitted(actors, learnt.fit, learnt.conflicts, critics)

@@ -44,11 +44,13 @@ class Fitted:
         policy: a :class:`~reelrank.models.feed.FeedPolicy` with its best weights, in evaluation mode.
         fit: weights and the history, a row per epoch.
         conflicts: (N, N) mean cosines of the agents' gradients, None for a method without agents.
+        critics: MMRF's, as they were when training ended; None for other methods.
     """
 
     policy: nn.Module
     fit: FitResult
     conflicts: Tensor | None = None
+    critics: nn.Module | None = None
 
     def checkpoint(
         self, name: str, options: Options, spec: FeedSpec, **more: object

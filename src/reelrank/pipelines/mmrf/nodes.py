@@ -32,11 +32,11 @@ from reelrank.pipelines.mmrf.run_options import (
     MMRFOptions,
     PredictionOptions,
     RolloutOptions,
+    ServingOptions,
     StudyOptions,
     variant_options,
 )
-from reelrank.provenance import config_hash
-from reelrank.sources.manifest import Manifest
+from reelrank.provenance import result_columns
 from reelrank.tables import CandidateSets
 from reelrank.training.artifact import ModelCheckpoint
 from reelrank.worlds.truth import Truth
@@ -57,7 +57,7 @@ def make_feed(
     data: FeedDataOptions,
 ) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, Any]]:
     """The log with its split, the candidate sets that the track asks for, and what decisions they make."""
-    log = feed_log(interactions.scan(), splits.scan())
+    log = feed_log(interactions.scan(), splits.scan(), data)
     sets = candidate_sets.scan().collect() if data.track == "request" else pl.DataFrame(schema=CandidateSets.polars_schema())  # fmt: skip
     inputs = FeedTables(log, items, users, sets).inputs(data, "cpu")
     return log, sets, feed_report(inputs, data)
@@ -309,7 +309,7 @@ def evaluate(
 ) -> pl.DataFrame:
     """Result rows of every method (MM-01), of its lists (MM-04), over time (MM-06), and paired differences of MMRF with each."""
     from reelrank.pipelines.mmrf import evaluate as judging
-    from reelrank.pipelines.mmrf.studies import HORIZONS, horizon_rows
+    from reelrank.pipelines.mmrf.horizons import FIXED, HORIZONS, horizon_rows
 
     tables = FeedTables(feed_log, items, users, feed_candidates)
     inputs = tables.inputs(data, "cpu")
@@ -329,7 +329,7 @@ def evaluate(
     for rival, one in found.items():
         if rival != MAIN:
             cells["MM-01", "main"] += judging.difference_rows(MAIN, found[MAIN].estimates, rival, one.estimates)  # fmt: skip
-    cells[HORIZONS, "fixed"] = horizon_rows(predictions, judge, inputs, bootstrap)
+    cells[HORIZONS, FIXED] = horizon_rows(predictions, judge, inputs, bootstrap)
     common = _common(raw_manifest, split_cuts, learning, (system, shared, source, world))
     return _frames(cells, common)
 
@@ -355,7 +355,7 @@ def roll_out(
 ) -> pl.DataFrame:
     """True values of all methods in the world that wrote the log, really rolled out; empty on real rows."""
     common = _common(raw_manifest, split_cuts, learning, (system, shared, source, world))
-    truth = _truth(raw_manifest)
+    truth = Truth.behind(raw_manifest)
     if truth is None or not rollout.users:
         return results_frame([], **common)
     from reelrank.models.feed_policies import history_length, load_policy
@@ -385,6 +385,40 @@ def roll_out(
         if rival != MAIN:
             rows += planted.differences(MAIN, found[MAIN], rival, one)
     return results_frame(rows, **common, experiment="MM-01", cell="rolled out")
+
+
+def measure_serving(
+    feed_log: pl.DataFrame,
+    items: pl.DataFrame,
+    users: pl.DataFrame,
+    feed_candidates: pl.DataFrame,
+    raw_manifest: dict[str, Any],
+    split_cuts: dict[str, Any],
+    data: FeedDataOptions,
+    learning: LearningOptions,
+    serving: ServingOptions,
+    system: dict[str, Any],
+    shared: dict[str, Any],
+    source: dict[str, Any],
+    world: dict[str, Any],
+    **models: ModelCheckpoint,
+) -> pl.DataFrame:
+    """MM-13: latency and memory of one request, every method eagerly, MMRF also as ``serving.programs`` says; none if no request is asked for."""
+    common = _common(raw_manifest, split_cuts, learning, (system, shared, source, world))
+    common |= {"experiment": "MM-13", "cell": f"C = {serving.candidates}"}
+    if not serving.requests:
+        return results_frame([], **common)
+    from reelrank.models.feed_policies import history_length, load_policy
+    from reelrank.pipelines.mmrf.serving import requests_of, serving_rows
+
+    inputs = FeedTables(feed_log, items, users, feed_candidates).inputs(data, learning.device)
+    rows: list[ResultRow] = []
+    for name, model in models.items():
+        requests = requests_of(inputs, serving, history_length(model), learning.seed)
+        policy = load_policy(model, inputs.rows.item.device)
+        wanted = serving.programs if name == MAIN else ("eager",)
+        rows += serving_rows(name, policy, requests, wanted, serving)
+    return results_frame(rows, **common)
 
 
 def study(
@@ -444,20 +478,14 @@ def _judge(
     evaluation: EvaluationOptions,
 ) -> Judge:
     from reelrank.pipelines.mmrf.judging import judge_of
-    from reelrank.pipelines.mmrf.truth import expected_responses
+    from reelrank.worlds.feed_world import expected_responses
 
-    truth = _truth(raw_manifest)
+    truth = Truth.behind(raw_manifest)
     expected = None
     if truth is not None:
         raw = user_map["raw_id"].to_numpy(), item_map["raw_id"].to_numpy()
-        expected = lambda part: expected_responses(truth, inputs, part, *raw)  # noqa: E731
+        expected = lambda part: expected_responses(truth, inputs, part.decision, *raw)  # noqa: E731
     return judge_of(inputs, propensities, expected, data.k, evaluation)
-
-
-def _truth(raw_manifest: dict[str, Any]) -> Truth | None:
-    """What the world that wrote the log knows; None for real rows."""
-    manifest = Manifest.from_dict(raw_manifest)
-    return Truth.load(manifest.root.parent) if manifest.kind == "world" else None
 
 
 def _common(
@@ -467,14 +495,8 @@ def _common(
     blocks: Sequence[dict[str, Any]],
 ) -> dict[str, str | int | None]:
     """What all result rows of a run have in common."""
-    return {
-        "system": "mmrf",
-        "source": raw_manifest["source"],
-        "split": f"{split_cuts['rule']}/test",
-        "seed": learning.seed,
-        "data_kind": "world" if raw_manifest["kind"] == "world" else "real",
-        "config_hash": config_hash(*blocks),
-    }
+    split = f"{split_cuts['rule']}/test"
+    return result_columns("mmrf", raw_manifest, learning.seed, blocks, split=split)
 
 
 def _frames(

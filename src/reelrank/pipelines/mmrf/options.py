@@ -6,12 +6,11 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from reelrank.models.feed_options import FeedEncoderOptions
+from reelrank.models.feed_options import RESPONSE_NAMES, FeedEncoderOptions
 from reelrank.options import Options
 from reelrank.training.options import DeviceName
 
-AGENTS = ("click", "like", "follow", "comment", "hate", "long_view", "watch_time")
-"""As ``models.feed.RESPONSES``, which imports torch."""
+AGENTS: tuple[str, ...] = RESPONSE_NAMES
 
 
 def require_agents(agents: tuple[str, ...]) -> None:

@@ -12,7 +12,7 @@ from reelrank.pipelines.mmrf.run_options import BASELINES, MAIN, METHODS, MMRF_V
 SHARED = ("interactions", "items", "users", "splits", "split_cuts", "candidate_sets", "raw_manifest", "user_map", "item_map", "ingestion_report")  # fmt: skip
 TABLES = ["feed_log", "items", "users", "feed_candidates"]
 # what another track takes from block ``mmrf``
-COMMON = ("learning", "replay", "prediction", "behaviour", "evaluation", "rollout", "studies", "work_dir")  # fmt: skip
+COMMON = ("learning", "replay", "prediction", "behaviour", "evaluation", "rollout", "serving", "studies", "work_dir")  # fmt: skip
 ORIGIN = {
     **{name: name for name in ("raw_manifest", "split_cuts", "user_map", "item_map")},
     **{name: name for name in TABLES},
@@ -101,6 +101,17 @@ def create_pipeline(system: str = "mmrf", source: str = "kuairand") -> Pipeline:
             tags=["evaluation"],
         ),
         Node(
+            nodes.measure_serving,
+            {
+                **{n: o for n, o in ORIGIN.items() if n not in ("user_map", "item_map", "evaluation")},
+                "serving": "params:serving",
+                **models,
+            },
+            "study_serving",
+            name="measure_serving",
+            tags=["evaluation"],
+        ),
+        Node(
             nodes.study,
             {
                 **ORIGIN,
@@ -115,7 +126,7 @@ def create_pipeline(system: str = "mmrf", source: str = "kuairand") -> Pipeline:
         ),
         Node(
             nodes.collect,
-            ["study_main", "study_rolled_out", "study_cells"],
+            ["study_main", "study_rolled_out", "study_serving", "study_cells"],
             "results",
             name="collect",
             tags=["evaluation"],

@@ -21,7 +21,13 @@ from reelrank.pipelines.mmrf.run_options import (
 )
 from reelrank.reports import figures
 from reelrank.reports.page import Cell, Fact, Section, Table, plain_table, render_page
-from reelrank.reports.result_tables import differences_table, results_table
+from reelrank.reports.panels import nothing
+from reelrank.reports.result_tables import (
+    differences_table,
+    files_table,
+    origin,
+    results_table,
+)
 from reelrank.reports.theme import variant_label
 
 FIGURES = (
@@ -45,7 +51,7 @@ SINGLE = (
 )
 VALUES = pl.col("paired_with").is_null()
 MAIN_CELL = {"experiment": "MM-01", "cell": "main"}
-STUDIED = ~pl.col("experiment").is_in(["MM-01", "MM-04", "MM-06"])
+STUDIED = ~pl.col("experiment").is_in(["MM-01", "MM-04", "MM-06", "MM-13"])
 
 
 def draw(
@@ -85,30 +91,29 @@ def draw(
 def _differences(pairs: pl.DataFrame) -> go.Figure:
     rows = pairs.filter(~VALUES)
     if rows.is_empty():
-        return drawings.nothing("Paired differences", "there is nothing to compare with")
+        return nothing("Paired differences", "there is nothing to compare with")
     return figures.paired_differences(rows)
 
 
 def _true_values(results: pl.DataFrame) -> go.Figure:
     rows = results.filter(VALUES, metric="true_value").filter(pl.col("group").is_in(["all", WATCH]))
     if rows.is_empty():
-        return drawings.nothing("True values", "real rows: nobody knows them")
+        return nothing("True values", "real rows: nobody knows them")
     return figures.metric_bars(rows).update_layout(title_text="Really rolled out in the world")
 
 
 def _horizons(results: pl.DataFrame) -> go.Figure:
-    rows = results.filter(experiment="MM-06", metric="gauc_final", group=WATCH, variant=MAIN)
-    if rows.is_empty():
-        return drawings.nothing("Days after the last train day", "no test day can be ranked")
-    shown = rows.with_columns(cell=pl.col("weighting"))
-    return figures.cell_intervals(shown, "Days after the last train day", "GXAUC of watch time, no retraining")  # fmt: skip
+    rows = results.filter(VALUES, pl.col("weighting").str.starts_with("day "), experiment="MM-06", group=WATCH, variant=MAIN)  # fmt: skip
+    if rows["value"].count() == 0:
+        return nothing("Days after the last train day", "no test day can be ranked")
+    return drawings.day_curves(rows)
 
 
 def _studies(results: pl.DataFrame) -> go.Figure:
     """Differences of every cell, or a panel that says that no study was run."""
     rows = results.filter(STUDIED, ~VALUES, metric="gauc_final", group=WATCH)
     if rows.is_empty():
-        return drawings.nothing("Studies", "no study was run")
+        return nothing("Studies", "no study was run")
     shown = rows.with_columns(
         cell=pl.col("experiment") + ": " + pl.col("cell").str.replace_all("_", " ")
     )
@@ -168,24 +173,20 @@ def write(
         Section("What the lists are like (MM-04)", _LISTS, figures=[figure["coverage"]],
                 tables=[results_table(results.filter(experiment="MM-04"), f"Best {data.k} of each test decision")]),
         Section("As days go by (MM-06)", _HORIZONS, figures=[figure["horizons"]],
-                tables=[results_table(results.filter(pl.col("metric").str.ends_with(" slope"), experiment="MM-06"), "Change per day without retraining")]),
+                tables=[results_table(results.filter(pl.col("metric").str.ends_with(" slope"), experiment="MM-06", cell="fixed"), "Change per day without retraining"), *_retraining_tables(results)]),
+        Section("What a request costs (MM-13)", _SERVING, tables=[_serving_table(results)]),
         Section("Ablations and other studies", _study_text(studies), figures=[figure["studies"]], tables=[_study_table(results)]),
         Section("The published table", _PUBLISHED, tables=_published_tables(main, published)),
         Section("How they learnt", _LEARNING, figures=[figure["learning_curves"]]),
         Section("From raw files to decisions", _feed_text(feed_report), figures=[figure["split_sizes"], figure["ingestion_steps"]],
-                tables=[_feed_table(feed_report), _files(ingestion_report)]),
+                tables=[_feed_table(feed_report), files_table(ingestion_report)]),
     ]  # fmt: skip
     where = "a generated world" if is_world else f"real {first['source']} rows"
     return render_page(
         f"MMRF on {first['source']}: {_track(feed_report)}",
         f"Seven agents, one per response, and {len(METHODS) - 1} other methods on {where}, split by time ({split_cuts['rule']}).",
         sections,
-        {
-            "run id": first["run_id"],
-            "code version": first["code_version"],
-            "config hash": first["config_hash"],
-            "command": command,
-        },
+        origin(results, command),
         "world" if is_world else "real",
     )
 
@@ -205,8 +206,15 @@ _BEHAVIOUR = (
 )
 _CONFLICTS = "Cosine of the agents' gradients of what they share (attention and state encoder). Below 0 they pull against each other; the variant pcgrad projects that part away."
 _ATTENTION = "The share that an agent (row) takes from each other agent (column). No agent hears itself. Shares near equal say that the attention chooses nobody."
-_LISTS = "Coverage counts against all items that are a candidate of some test decision. A Gini index near 1 says that few videos get nearly all places."
-_HORIZONS = "The same model on each day after the last train decision, without retraining. The slope is per day, each day alike."
+_LISTS = "Coverage counts against all items that are a candidate of some test decision. A Gini index near 1 says that few videos get nearly all places. How wrong the simulated feedback is on little shown videos: MM-04 of pipeline feedback_simulator."
+_HORIZONS = (
+    "The same model on each day after the last train decision, without retraining. The slope is per day, each day alike. Where cells of MM-06 were run, MMRF is also trained anew every so many days on all rows before, "
+    "with the same gap for validation, and compared with the fixed one on the same rows. Intervals resample users, not the luck of a training: a difference of a few trainings is also that."
+)
+_SERVING = (
+    "One request at a time, from its tensors to the scores on the CPU; its candidates are drawn among all videos. Timings are of the machine that ran this page and of whatever else kept it busy. "
+    "Activations: most bytes that live at once beside weights and request, run eagerly. exported: a torch.export'ed program; compiled: the same through AOTInductor."
+)
 _LEARNING = "GXAUC of watch time on val decisions chose the epoch; nothing but val decides when to stop. A method without critics has no TD loss."
 _PUBLISHED = (
     "Table 1 of the paper on KuaiRand-1K beside ours. Which 1K rows it used, its propensities and its temperature are not stated, and its BC value differs from TSCAC's on the same "
@@ -395,6 +403,39 @@ def _study_table(results: pl.DataFrame) -> Table:
     return plain_table("Watch time", [*columns, "from"], body)
 
 
+def _retraining_tables(results: pl.DataFrame) -> list[Table]:
+    """Mean and slope over the days of models that were trained again and again, and their differences from the fixed one."""
+    rows = results.filter(pl.col("cell") != "fixed", pl.col("metric").str.contains(" (mean|slope)$"), experiment="MM-06")  # fmt: skip
+    if rows.is_empty():
+        return []
+    body: list[list[object]] = []
+    for part in rows.partition_by("cell", "metric", "group", maintain_order=True):
+        value, pair = (part.filter(which).row(0, named=True) for which in (VALUES, ~VALUES))
+        name = [part["cell"][0], part["metric"][0].replace("_", " "), part["group"][0].replace("_", " ")]  # fmt: skip
+        body.append([*name, _interval_cell(value), _interval_cell(pair, "+"), value["n"]])
+    columns = ["trained anew", "metric", "response", "value", "minus the fixed model's", "days"]
+    return [plain_table("Training anew", columns, body)]
+
+
+def _serving_table(results: pl.DataFrame) -> Table:
+    """A line per method and program."""
+    rows = results.filter(experiment="MM-13")
+    body: list[list[object]] = []
+    for variant in rows["variant"].unique(maintain_order=True):
+        own = rows.filter(variant=variant)
+        sizes = dict(own.filter(weighting="").select("metric", "value").iter_rows())
+        for part in own.filter(pl.col("weighting") != "").partition_by("weighting", maintain_order=True):  # fmt: skip
+            value = {r["metric"]: r for r in part.iter_rows(named=True)}
+            times = [Cell(f"{value[m]['value']:.2f}" + ("" if value[m]["reliable"] else " †"), sort=value[m]["value"]) for m in _LATENCIES]  # fmt: skip
+            body.append([variant_label(variant), part["weighting"][0], *times, value[_LATENCIES[0]]["n"], sizes["weights_mb"], sizes["activations_mb"]])  # fmt: skip
+    cell = "none timed" if rows.is_empty() else rows["cell"][0]
+    columns = ["method", "program", "p50, ms", "p95, ms", "p99, ms", "requests", "weights, MB", "activations, MB"]  # fmt: skip
+    return plain_table(f"Scoring one request, {cell}", columns, body)
+
+
+_LATENCIES = ("latency_p50_ms", "latency_p95_ms", "latency_p99_ms")
+
+
 def _interval_cell(row: Mapping[str, Any], sign: str = "") -> Cell:
     if row["value"] is None:
         return Cell("–", muted=True)
@@ -471,8 +512,3 @@ def _feed_text(report: Mapping[str, Any]) -> str:
 def _feed_table(report: Mapping[str, Any]) -> Table:
     names: Sequence[str] = list(report["splits"][0])
     return plain_table("Decisions of the logging policy, by split", [n.replace("_", " ") for n in names], [[part[n] for n in names] for part in report["splits"]])  # fmt: skip
-
-
-def _files(report: dict[str, Any]) -> Table:
-    rows = [[f["file"], f["rows_read"], f["duplicates"], f["bad"]] for f in report["files"]]
-    return plain_table("Files read", ["file", "rows", "duplicates", "quarantined"], rows)

@@ -33,6 +33,7 @@ MMRF_VARIANTS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
 BASELINES = ("bc", "wide_deep", "deepfm", "pareto", "tscac", "massa", "ltr")
 METHODS = (*MMRF_VARIANTS, *BASELINES)
 """Registry names of all methods; the 6 baselines of MM-01, the 4 of MMRF, and ltr, the control of the A/B test."""
+Program = Literal["eager", "exported", "compiled"]
 VariantName = Literal["mmrf", "mmrf_co", "mmrf_da", "mmrf_ns"]
 
 
@@ -89,15 +90,39 @@ class RolloutOptions(Options):
     seed: int = Field(0, ge=0, description="of users and of all chance")
 
 
+class ServingOptions(Options):
+    """MM-13: what it costs to score one request."""
+
+    candidates: int = Field(400, ge=1, description="candidates of a request [S]")
+    requests: int = Field(300, ge=0, description="timed, one at a time; 0: none are")
+    warm_up: int = Field(20, ge=0, description="requests scored before, untimed")
+    threads: int = Field(1, ge=1, description="of torch")
+    programs: tuple[Program, ...] = Field(
+        ("eager", "exported"),
+        description="of MMRF; the other methods run eagerly. compiled (AOTInductor) needs a C++ compiler",
+    )
+
+
 class Cell(Options):
     """One configuration of a study: a variant of MMRF with some options changed."""
 
     base: VariantName = Field("mmrf", description="variant whose options are changed")
     model: dict[str, Any] = Field({}, description="options of the networks that differ")
     replay: dict[str, Any] = Field({}, description="options of the replay that differ")
+    retrain_days: int | None = Field(
+        None, ge=1, description="days of the test part between two trainings (MM-06); null: one"
+    )
     against: str | None = Field(
         None, description="cell of the same study it is compared with; null: the run's own model"
     )
+
+    @model_validator(mode="after")
+    def _retrained_against_own(self) -> Self:
+        if self.retrain_days is not None and self.against is not None:
+            raise ValueError(
+                "retrain_days: such a cell is compared with the run's own model day by day, leave against out"
+            )
+        return self
 
 
 class StudyOptions(Options):
@@ -243,6 +268,7 @@ class MMRFParameters(MMRFSettings):
     behaviour: BehaviourOptions = Field(description="model of the policy that logged (§7.2)")
     evaluation: EvaluationOptions = Field(description="metrics and intervals")
     rollout: RolloutOptions = Field(description="true values in a world")
+    serving: ServingOptions = Field(description="cost of a request (MM-13)")
     studies: StudyOptions = Field(description="MM-02 … MM-12")
 
     @model_validator(mode="after")

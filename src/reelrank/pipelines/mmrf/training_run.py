@@ -5,12 +5,13 @@ Source: METHODS §4.7, §1.8.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from reelrank.models.feed import FeedInputs
 from reelrank.models.feed_encoder import FeedSpec
 from reelrank.models.feed_options import FeedDataOptions
 from reelrank.options import Options
@@ -18,7 +19,7 @@ from reelrank.pipelines.mmrf.feed_tables import FeedTables
 from reelrank.pipelines.mmrf.fit_mmrf import fit_mmrf
 from reelrank.pipelines.mmrf.fitting import Fitted
 from reelrank.pipelines.mmrf.options import LearningOptions, ReplayOptions
-from reelrank.pipelines.mmrf.run_options import MMRF_VARIANTS, PredictionOptions
+from reelrank.pipelines.mmrf.run_options import MMRF_VARIANTS, PredictionOptions, changed
 from reelrank.pipelines.mmrf.scoring import agents_of, validation
 from reelrank.provenance import code_version
 from reelrank.training.artifact import ModelCheckpoint
@@ -53,25 +54,61 @@ def train(
         Checkpoint; history, a row per epoch; mean cosine of each pair of the agents' gradients, empty for a method without agents.
     """
     inputs = tables.inputs(data, learning.device)
-    history = trained_history(options)
-    fitted = _fitter(name)(
-        options, inputs, learning, replay,
-        validate_fn=validation(inputs, history, prediction, learning.seed),
-        work_dir=work_dir,
-        identity={"name": name, "data": tables.fingerprint(), "track": data.model_dump(mode="json"), "code": code_version()},
+    options = of_responses(options, data.responses)
+    fitted = fit(
+        name, inputs, options=options, learning=learning, replay=replay, prediction=prediction, work_dir=work_dir,
+        identity={"data": tables.fingerprint(), "track": data.model_dump(mode="json")},
     )  # fmt: skip
     own = getattr(options, "actor", options) if name in MMRF_VARIANTS else options
     checkpoint = fitted.checkpoint(
         name,
         own,
         FeedSpec.of(inputs),
-        history=history,
+        history=trained_history(options),
         data=data.model_dump(mode="json"),
         learning=learning.model_dump(mode="json"),
         code_version=code_version(),
     )
     rows = fitted.fit.history.select(pl.lit(name).alias("variant"), pl.all())
     return checkpoint, rows.rename({"update": "step"}, strict=False), _conflicts(fitted)
+
+
+def fit(
+    name: str,
+    inputs: FeedInputs,
+    *,
+    options: Options,
+    learning: LearningOptions,
+    replay: ReplayOptions,
+    prediction: PredictionOptions,
+    work_dir: Path,
+    identity: Mapping[str, object],
+) -> Fitted:
+    """Fit one registered method; arguments as :func:`train`, and what of the data the result depends on (``identity``)."""
+    return _fitter(name)(
+        options, inputs, learning, replay,
+        validate_fn=validation(inputs, trained_history(options), prediction, learning.seed),
+        work_dir=work_dir,
+        identity={"name": name, "code": code_version(), **identity},
+    )  # fmt: skip
+
+
+def of_responses(options: Options, responses: Sequence[str]) -> Options:
+    """A method's options with agents for these responses only; a method without agents stays as it is.
+
+    Raises:
+        pydantic.ValidationError: the method cannot do with so few.
+    """
+    actor = getattr(options, "actor", None)
+    owner = options if hasattr(options, "agents") else actor
+    if owner is None or not hasattr(owner, "agents"):
+        return options
+    agents = tuple(agent for agent in owner.agents if agent in responses)
+    if agents == tuple(owner.agents):
+        return options
+    few = {"agents": agents}
+    made: Options = changed(options, few if owner is options else {"actor": few})
+    return made
 
 
 def trained_history(options: Options) -> int:

@@ -1,6 +1,6 @@
-"""What a generated world knows of a feed: expected responses of the candidates, and what a policy earns when it is rolled out.
+"""What a policy earns when it is rolled out in the world that wrote the log.
 
-Source: METHODS §7.1 (bandit value), §3.9 (true value); ARCHITECTURE choice 7.
+Source: METHODS §3.9 (true value); ARCHITECTURE choice 7.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from torch import nn
 
 from reelrank.evaluation.results import ResultRow
 from reelrank.evaluation.uncertainty import Estimate, Ratio, UserBootstrap, paired
-from reelrank.models.feed import PAD, RESPONSES, FeedInputs
+from reelrank.models.feed import RESPONSES, FeedInputs
 from reelrank.models.feed_environment import RollOut, TruthPolicy, roll_out
 from reelrank.models.feed_start import test_start, test_users
-from reelrank.pipelines.mmrf.logged import IntArray, LoggedPart
+from reelrank.pipelines.mmrf.logged import IntArray
 from reelrank.pipelines.mmrf.run_options import RolloutOptions
 from reelrank.worlds.feed_world import environment_of_log
 from reelrank.worlds.rollout import WorldEnvironment, WorldRolloutOptions
@@ -25,28 +25,6 @@ from reelrank.worlds.truth import Truth
 
 TRUE_VALUE = "true_value"
 ORACLE, UNIFORM, LOGGING = "oracle", "uniform", "logged"
-_EXPECTED = (*RESPONSES[:-1], "play_ms")
-_BLOCK = 2048
-
-
-def expected_responses(
-    truth: Truth, inputs: FeedInputs, part: LoggedPart, raw_users: IntArray, raw_items: IntArray
-) -> npt.NDArray[np.float32]:
-    """True expectations (D, C, 7) of the candidates' responses, watch time in s; NaN at a pad."""
-    out = np.full((*part.candidates.shape, len(RESPONSES)), np.nan, np.float32)
-    decisions = inputs.decisions
-    ts = decisions.ts_ms.cpu().numpy()[part.decision]
-    tab = decisions.scenario.cpu().numpy()[part.decision]
-    for start in range(0, len(ts), _BLOCK):
-        some = slice(start, start + _BLOCK)
-        items = part.candidates[some]
-        found = truth.expected(
-            raw_users[part.user[some]][:, None], raw_items[items.clip(min=0)], ts[some, None], tab[some, None]
-        )  # fmt: skip
-        values = np.stack([found[name] for name in _EXPECTED], axis=-1)
-        values[..., -1] /= 1000
-        out[some] = np.where((items != PAD)[..., None], values, np.nan)
-    return out
 
 
 def world_environment(
