@@ -33,6 +33,7 @@ from reelrank.provenance import code_version
 
 STALE_STAGING_S = 24 * 3600
 RAW_MANIFEST = "raw_manifest"
+PLAN_NODE = "experiments.plan"
 
 log = logging.getLogger(__name__)
 
@@ -119,6 +120,17 @@ class _Run:
     def judge(self) -> Freshness:
         """Judges by what is stored now."""
         return Freshness(self.find, self.parameters, code_version())
+
+
+class DryRunHooks:
+    """With ``dry=true`` only the plan of the experiments is made."""
+
+    @hook_impl
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Leave out all other nodes."""
+        planned = [node for node in pipeline.nodes if node.name == PLAN_NODE]
+        if planned and catalog.load("params:dry"):
+            _keep(pipeline, planned)
 
 
 class FreshnessHooks:
@@ -211,7 +223,11 @@ def _leave_out_fresh(pipeline: Pipeline, judge: Freshness) -> None:
             made |= set(node.outputs)
             if old:
                 log.info("to be made: %s", judge.say(old[0]))
-    # Kedro lets no hook choose nodes, but hands it the very object that it then runs
-    reduced = vars(Pipeline(needed))
+    _keep(pipeline, needed)
+
+
+def _keep(pipeline: Pipeline, nodes: list[Node]) -> None:
+    """Run these nodes only: Kedro lets no hook choose, but hands it the very object that it then runs."""
+    reduced = vars(Pipeline(nodes))
     vars(pipeline).clear()
     vars(pipeline).update(reduced)

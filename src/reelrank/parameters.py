@@ -24,6 +24,8 @@ from reelrank.features.value_encoder import ValueFeatureOptions
 from reelrank.freshness import FreshnessOptions
 from reelrank.options import Options
 from reelrank.pipelines.ab_test.run_options import ABTestParameters, ABTestSettings
+from reelrank.pipelines.compress.options import CompressParameters
+from reelrank.pipelines.experiments.options import ExperimentsParameters
 from reelrank.pipelines.feedback_simulator.run_options import FeedbackSimulatorParameters
 from reelrank.pipelines.head_weights.debias import DebiasOptions
 from reelrank.pipelines.head_weights.diagnostics import DiagnosticOptions
@@ -272,6 +274,7 @@ class Parameters(Options):
     worlds: WorldParameters
     mt_dqn: MTDQNParameters
     mt_dqn_weibo: MTDQNSettings
+    compress: CompressParameters
     ope_validity: OPEValidityParameters
     value_model: ValueModelParameters
     head_weights: HeadWeightsParameters
@@ -287,6 +290,12 @@ class Parameters(Options):
     ruie_events: RuieSettings
     freshness: FreshnessOptions
     download: DownloadOptions
+    experiments: ExperimentsParameters
+    id: str | list[str] = Field("all", description="experiments: ids or families")
+    dry: bool = Field(False, description="experiments: print the plan, run nothing")
+    tables_root: str | None = Field(
+        None, description="set by experiments: folder of the tables of a cell"
+    )
     source: str | None = Field(None, description="command line only: data set to download")
     variant: str | None = Field(None, description="command line only: its release")
     raw_root: str | None = Field(None, description="command line only: folder of official files")

@@ -3,7 +3,7 @@
 import warnings
 from pathlib import Path
 
-from reelrank.hooks import FinishHooks, FreshnessHooks, ParameterHooks
+from reelrank.hooks import DryRunHooks, FinishHooks, FreshnessHooks, ParameterHooks
 
 # Parameters keep their own names (worlds.kuairand) inside namespaces; node diagrams are an experimental feature.
 warnings.filterwarnings("ignore", message="One or more dataset names contain '.'")
@@ -20,7 +20,12 @@ def absolute(path: str) -> str:
     return str((PROJECT / Path(path).expanduser()).resolve())
 
 
-HOOKS = (ParameterHooks(), FinishHooks(), FreshnessHooks())  # the last is called first
+HOOKS = (
+    ParameterHooks(),
+    FinishHooks(),
+    FreshnessHooks(),
+    DryRunHooks(),
+)  # the last is called first
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",
