@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from reelrank.buckets import EngineOptions
-from reelrank.provenance import code_version, config_hash, fingerprint
+from reelrank.provenance import code_version, config_hash, fingerprint, result_columns
 
 
 def test_places_do_not_matter_and_everything_else_does():
@@ -19,3 +19,12 @@ def test_a_table_s_fingerprint_changes_with_its_inputs():
     first, second = (fingerprint({"fingerprint": name}, {"alpha": 0.1}) for name in ("x", "y"))
     assert first["fingerprint"] != second["fingerprint"]
     assert first["code_version"] == code_version()
+
+
+def test_columns_of_a_runs_rows():
+    made = result_columns("mmrf", {"source": "kuairand", "kind": "world"}, 3, [{"k": 6}], split="time/test")  # fmt: skip
+    assert made == {
+        "system": "mmrf", "source": "kuairand", "seed": 3, "data_kind": "world", "config_hash": config_hash({"k": 6}),
+        "split": "time/test",
+    }  # fmt: skip
+    assert result_columns("x", {"source": "y", "kind": "files"}, 0, [])["data_kind"] == "real"

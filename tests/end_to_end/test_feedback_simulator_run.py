@@ -108,6 +108,18 @@ def test_cells_are_compared_with_the_runs_own_simulator(results):
     assert standard["additive, κ = 0.1"] > standard["no bonus"]
 
 
+def test_errors_are_told_by_how_often_train_shows_the_video(results):
+    rows = results.filter(experiment="MM-04")
+    assert set(rows["cell"]) == {"main", *(f"decile {d}" for d in range(1, 11))}
+    shown = rows.filter(pl.col("split").str.ends_with("random"), metric="train_exposures")
+    assert shown["value"].is_sorted() and shown["value"].to_list()[-1] > shown["value"][0]
+    random = rows.filter(pl.col("split").str.ends_with("random"), variant=MAIN, metric="true_mse", group="click")  # fmt: skip
+    whole = results.filter(pl.col("split").str.ends_with("random"), pl.col("paired_with").is_null(), cell="main", variant=MAIN, metric="true_mse", group="click")  # fmt: skip
+    known = random.filter(pl.col("value").is_not_null())
+    assert known["n"].sum() == whole["n"].item()
+    assert (known["value"] * known["n"]).sum() == pytest.approx(whole["value"].item() * whole["n"].item())  # fmt: skip
+
+
 def test_the_checkpoint_is_an_environment(catalog):
     impressions, items, users = (catalog[name].load() for name in (f"{MAIN}.impressions", "kuairand.items", "kuairand.users"))  # fmt: skip
     inputs = feed_inputs(impressions, items, users, FeedDataOptions(k=1), shown_sets(impressions))

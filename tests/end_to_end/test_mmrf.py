@@ -7,15 +7,18 @@ import polars as pl
 import pytest
 import torch
 from kedro.framework.project import pipelines
+from kedro.validation.exceptions import ParameterValidationError
 
 from reelrank.models.feed_data import batch
 from reelrank.models.feed_options import FeedDataOptions
 from reelrank.models.feed_policies import history_length, load_policy
 from reelrank.pipelines.mmrf.feed_tables import FeedTables
+from reelrank.pipelines.mmrf.learning import CriticDiverged
 from reelrank.pipelines.mmrf.options import AGENTS
 from reelrank.pipelines.mmrf.report import FIGURES
 from reelrank.pipelines.mmrf.run_options import METHODS, MMRF_VARIANTS
 from reelrank.tables import Results
+from reelrank.training.checkpoint import load_checkpoint
 
 STEPS = ("ncis", "ncis-trajectory", "piece-ncis", "snipw")
 
@@ -77,10 +80,14 @@ def test_values_that_rest_on_little_are_flagged(main, catalog):
         assert value["reliable"][0] is not weak or not weak
 
 
-def test_a_stored_policy_says_what_was_predicted(catalog):
-    """Every checkpoint is rebuilt without its pipeline's help."""
+@pytest.fixture(scope="module")
+def inputs(catalog):
     tables = FeedTables(*(catalog[n].load() for n in ("mmrf.feed_log", "kuairand.items", "kuairand.users", "mmrf.feed_candidates")))  # fmt: skip
-    inputs = tables.inputs(FeedDataOptions(track="request"), "cpu")
+    return tables.inputs(FeedDataOptions(track="request"), "cpu")
+
+
+def test_a_stored_policy_says_what_was_predicted(catalog, inputs):
+    """Every checkpoint is rebuilt without its pipeline's help."""
     for method in METHODS:
         checkpoint = catalog[f"mmrf.{method}_model"].load()
         stored = catalog[f"mmrf.{method}_scores"].load().head(7)
@@ -90,6 +97,16 @@ def test_a_stored_policy_says_what_was_predicted(catalog):
         np.testing.assert_allclose(scores.numpy(), stored["scores"].to_numpy(), rtol=1e-4, atol=1e-5)  # fmt: skip
     judged = int((inputs.decisions.split >= 1).sum())
     assert catalog["mmrf.bc_scores"].load().height == judged
+
+
+def test_users_without_history_are_scored_by_every_method(catalog, inputs):
+    d = inputs.decisions
+    new = torch.nonzero((d.split >= 1) & (d.row == inputs.rows.first[d.user])).squeeze(1).numpy()
+    assert len(new)
+    for method in METHODS:
+        stored = catalog[f"mmrf.{method}_scores"].load()
+        scores = stored.filter(pl.col("decision").is_in(new.tolist()))["scores"].to_numpy()
+        assert len(scores) == len(new) and np.isfinite(scores[d.candidates[new].numpy() >= 0]).all()
 
 
 def test_the_world_tells_what_each_policy_is_worth(results):
@@ -113,8 +130,23 @@ def test_studies_have_their_cells(results):
     assert set(cells["cell"]) == {"only_watch_time"}
     pairs = cells.filter(pl.col("paired_with").is_not_null(), metric="gauc_final")
     assert set(pairs["paired_with"]) == {"mmrf"}
+    horizons = results.filter(experiment="MM-06")
+    assert set(horizons["cell"]) == {"fixed", "weekly"}
+    assert set(horizons.filter(cell="fixed")["variant"]) == set(METHODS)
+    again = horizons.filter(pl.col("paired_with").is_not_null(), cell="weekly", metric="true_value@6")  # fmt: skip
+    assert set(again["paired_with"]) == {"mmrf, fixed"}
+    gain = dict(again.select("weighting", "value").iter_rows())
+    # the first week is the fixed model's own: 22 to 28 April, days 4 to 10 after the 18th
+    assert all(gain[f"day {d}"] == 0 for d in range(4, 11)) and gain["day 11"] != 0
     only = cells.filter(metric="gauc_head")
     assert set(only["group"]) == {"watch_time"}
+
+
+def test_a_requests_cost_is_stored_for_every_method(results):
+    rows = results.filter(experiment="MM-13")
+    assert set(rows["cell"]) == {"C = 400"} and set(rows["variant"]) == set(METHODS)
+    assert set(rows["metric"]) == {"weights_mb", "activations_mb", *(f"latency_{q}_ms" for q in ("p50", "p95", "p99"))}  # fmt: skip
+    assert not rows.filter(metric="latency_p99_ms")["reliable"].any()  # three requests
 
 
 def test_conflicts_and_attention_of_all_agents(catalog):
@@ -133,6 +165,28 @@ def test_the_report_marks_lost_cells_constructed_candidates_and_synthetic_data(d
         assert words in page, words
     for name in FIGURES:
         json.dumps(catalog.get(f"mmrf.figure_{name}").preview())
+
+
+def test_an_unknown_response_is_refused_before_the_first_node(run, tmp_path):
+    params = {"mmrf": {"models": {"mmrf": {"actor": {"agents": ["click", "wow", "watch_time"]}}}}}
+    with pytest.raises(ParameterValidationError, match=r"unknown responses \['wow'\]"):
+        run(tmp_path, pipeline="mmrf", params=params)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_candidate_sets_smaller_than_a_list_are_refused(run, data_root):
+    message = r"fewer than k = 50 items, the first that of user \d+ .* enlarge candidates.size or lower k"  # fmt: skip
+    with pytest.raises(ValueError, match=message):
+        run(data_root, pipeline="mmrf", node_names=["mmrf.make_feed"], params={"mmrf": {"data": {"k": 50}}})  # fmt: skip
+
+
+def test_a_diverging_critic_stops_the_run_and_leaves_its_last_good_state(run, data_root):
+    wild = {"learning": {"steps": 60, "check_every": 1}, "models": {"mmrf": {"update": {"critic_lr": 1e6, "grad_clip": 1e9}}}}  # fmt: skip
+    with pytest.raises(CriticDiverged, match=r"critic of \w+ diverged .* lower critic_lr") as caught:  # fmt: skip
+        run(data_root, pipeline="mmrf", node_names=["mmrf.train_mmrf"], params={"mmrf": wild})
+    assert caught.value.checkpoint.is_relative_to(data_root)
+    tensors, _ = load_checkpoint(caught.value.checkpoint)
+    assert all(t.isfinite().all() for n, t in tensors.items() if n.startswith("learner.networks"))
 
 
 def test_the_other_track_shares_all_but_its_own_settings(project):

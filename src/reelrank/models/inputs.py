@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+import polars as pl
 import torch
 from pydantic import Field
 
@@ -24,6 +25,31 @@ class ModelInputs(TensorRecord):
     stream: EventStream
     items: ItemTokens
     users: UserFeatures
+
+    @classmethod
+    def from_tables(
+        cls,
+        events: pl.DataFrame,
+        item_modal: pl.DataFrame,
+        items: pl.DataFrame,
+        users: pl.DataFrame,
+        device: torch.device | str = "cpu",
+    ) -> Self:
+        """Tensors on a device; moments and vocabularies are fitted on train rows (L2).
+
+        Args:
+            events: as ``EventStream``, with user_id, item_id and split.
+            item_modal: as ``ItemTokens``.
+            items: one row per item.
+            users: one row per user, as ``UserFeatures``.
+            device: where the tensors go.
+        """
+        train = events.filter(pl.col("split") == "train")
+        return cls(
+            EventStream.from_frame(events, users.height, items.height, device),
+            ItemTokens.from_frame(item_modal, items.height, train["item_id"].unique(), device),
+            UserFeatures.from_frame(users, train["user_id"].unique(), device),
+        )
 
     @property
     def device(self) -> torch.device:

@@ -94,12 +94,17 @@ class RankingModel(nn.Module, ABC):
                 f"{type(self).__name__} has not seen its inputs: call refresh(inputs) before the first batch"
             )
 
-    def forward(self, inputs: ModelInputs, users: Tensor, items: Tensor, ts: Tensor) -> Outputs:
-        """Outputs for users (B,) and candidates (B, C), each list at its own time ts (B,), UTC epoch ms."""
-        user_state = self.user_state(inputs, users, ts)
+    def states(
+        self, inputs: ModelInputs, users: Tensor, items: Tensor, ts: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """States of users (B,) and of their candidates (B, C), each list at its own time ts (B,): (B, Du), (B, C, Dv)."""
         item_ts = ts.unsqueeze(1).expand_as(items)
         item_state = self.item_state(inputs, items.flatten(), item_ts.flatten())
-        return self.head(user_state, item_state.view(*items.shape, -1))
+        return self.user_state(inputs, users, ts), item_state.view(*items.shape, -1)
+
+    def forward(self, inputs: ModelInputs, users: Tensor, items: Tensor, ts: Tensor) -> Outputs:
+        """Outputs for users (B,) and candidates (B, C), each list at its own time ts (B,), UTC epoch ms."""
+        return self.head(*self.states(inputs, users, items, ts))
 
     def scores(self, inputs: ModelInputs, users: Tensor, items: Tensor, ts: Tensor) -> Tensor:
         """Ranking score of each candidate, (B, C) float32."""

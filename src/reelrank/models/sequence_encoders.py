@@ -29,22 +29,42 @@ class NextItNet(nn.Module):
     def __init__(self, options: NextItNetOptions) -> None:
         super().__init__()
         self.steps = [step for d in options.dilations for step in (d, 2 * d)]
-        width, kernel = options.dim, options.kernel
-        self.convolutions = nn.ModuleList(nn.Linear(kernel * width, width) for _ in self.steps)
+        self.kernel, width = options.kernel, options.dim
+        self.convolutions = nn.ModuleList(nn.Linear(self.kernel * width, width) for _ in self.steps)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in self.steps)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, d) to (B, L, d)."""
         x = x.transpose(0, 1).contiguous()  # (L, B, d): a place's past is one piece of memory
         for first in range(0, len(self.steps), 2):
-            inner = x
-            for layer in (first, first + 1):
-                dense = self.convolutions[layer]
-                assert isinstance(dense, nn.Linear)
-                inner = causal_convolution(inner, dense.weight, dense.bias, self.steps[layer])
-                inner = F.relu(self.norms[layer](inner))
-            x = x + inner
+            x = x + self._layer(first + 1, self._layer(first, x))
         return x.transpose(0, 1)
+
+    def last(self, x: Tensor) -> Tensor:
+        """Output (B, d) at the last place of (B, L, d), without gradients.
+
+        A layer is computed at those places alone that the last one sees through the layers after it.
+        """
+        x = x.transpose(0, 1).contiguous()
+        wanted, places = [], 1
+        for step in reversed(self.steps):
+            wanted.append(places)
+            places += step * (self.kernel - 1)
+        for first in range(0, len(self.steps), 2):
+            inner = self._layer(first, x, wanted[-1 - first])
+            inner = self._layer(first + 1, inner, wanted[-2 - first])
+            x = x[-len(inner) :] + inner
+        return x[-1]
+
+    def _layer(self, layer: int, x: Tensor, places: int | None = None) -> Tensor:
+        """ReLU(LN(conv(x))) of (L, B, d), or of its last places only."""
+        dense = self.convolutions[layer]
+        assert isinstance(dense, nn.Linear)
+        if places is None:
+            x = causal_convolution(x, dense.weight, dense.bias, self.steps[layer])
+        else:
+            x = _convolved(x, dense.weight, dense.bias, self.steps[layer], min(places, len(x)))
+        return F.relu(self.norms[layer](x), inplace=True)
 
 
 def causal_convolution(x: Tensor, weight: Tensor, bias: Tensor, step: int) -> Tensor:
@@ -70,10 +90,7 @@ class _CausalConvolution(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, step: int) -> Tensor:  # noqa: ANN401
         ctx.save_for_backward(x, weight)
         ctx.step = step
-        out = F.linear(x, _part(weight, 0, x.shape[2]), bias)
-        for shift, w in _shifts(x, weight, step):
-            out[shift:].flatten(0, 1).addmm_(x[:-shift].flatten(0, 1), w.T)
-        return out
+        return _convolved(x, weight, bias, step, len(x))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # noqa: ANN401
@@ -88,6 +105,17 @@ class _CausalConvolution(torch.autograd.Function):
             for_x[:-shift].flatten(0, 1).addmm_(later, w)
             _part(for_weight, number, width).copy_(later.T @ x[:-shift].flatten(0, 1))
         return for_x, for_weight, flat.sum(0), None
+
+
+def _convolved(x: Tensor, weight: Tensor, bias: Tensor, step: int, places: int) -> Tensor:
+    """The last ``places`` of :func:`causal_convolution`."""
+    first = len(x) - places
+    out = F.linear(x[first:], _part(weight, 0, x.shape[2]), bias)
+    for shift, w in _shifts(x, weight, step):
+        start = max(first, shift)  # the first place that has a past so far back
+        past = x[start - shift : len(x) - shift]
+        out[start - first :].flatten(0, 1).addmm_(past.flatten(0, 1), w.T)
+    return out
 
 
 def _part(weight: Tensor, number: int, width: int) -> Tensor:
@@ -120,12 +148,24 @@ class SASRec(nn.Module):
         Raises:
             ValueError: L exceeds ``max_length``.
         """
-        if x.shape[1] > self.places.num_embeddings:
-            raise ValueError(f"a sequence of {x.shape[1]} places: raise max_length of sasrec")
-        x = self.dropout(self.norm(x + self.places.weight[: x.shape[1]]))
+        x = self._placed(x)
         for layer in self.layers:
             x = layer(x)
         return x
+
+    def last(self, x: Tensor) -> Tensor:
+        """Output (B, d) at the last place of (B, L, d): the last layer asks from there alone."""
+        x = self._placed(x)
+        for number, layer in enumerate(self.layers):
+            assert isinstance(layer, _Attention)
+            x = layer(x) if number < len(self.layers) - 1 else layer.last(x)
+        return x[:, -1]
+
+    def _placed(self, x: Tensor) -> Tensor:
+        if x.shape[1] > self.places.num_embeddings:
+            raise ValueError(f"a sequence of {x.shape[1]} places: raise max_length of sasrec")
+        out: Tensor = self.dropout(self.norm(x + self.places.weight[: x.shape[1]]))
+        return out
 
 
 class _Attention(nn.Module):
@@ -141,8 +181,21 @@ class _Attention(nn.Module):
         self.dropout = nn.Dropout(o.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))  # fmt: skip
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        q, k, v = map(self._split, self.qkv(x).chunk(3, -1))
+        return self._mixed(x, F.scaled_dot_product_attention(q, k, v, is_causal=True))
+
+    def last(self, x: Tensor) -> Tensor:
+        """(B, 1, d) at the last place."""
+        own, dim = x[:, -1:], x.shape[2]
+        q = F.linear(own, self.qkv.weight[:dim], self.qkv.bias[:dim])
+        k, v = F.linear(x, self.qkv.weight[dim:], self.qkv.bias[dim:]).chunk(2, -1)
+        q, k, v = map(self._split, (q, k, v))
+        return self._mixed(own, F.scaled_dot_product_attention(q, k, v))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+
+    def _mixed(self, x: Tensor, mixed: Tensor) -> Tensor:
         x = self.norms[0](x + self.dropout(self.out(mixed.transpose(1, 2).flatten(2))))
         out: Tensor = self.norms[1](x + self.dropout(self.feed(x)))
         return out
@@ -159,8 +212,84 @@ class GRU4Rec(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, d) to (B, L, d)."""
-        out: Tensor = self.dense(self.gru(self.dropout(x))[0])
+        out: Tensor = self.dense(self._states(x).transpose(0, 1))
         return out
+
+    def last(self, x: Tensor) -> Tensor:
+        """Output (B, d) at the last place of (B, L, d)."""
+        out: Tensor = self.dense(self._states(x)[-1])
+        return out
+
+    def _states(self, x: Tensor) -> Tensor:
+        """(L, B, hidden) of the last layer."""
+        x = self.dropout(x)
+        if x.is_cuda:  # cuDNN's
+            states: Tensor = self.gru(x)[0]
+            return states.transpose(0, 1)
+        x = x.transpose(0, 1).contiguous()
+        for for_input, for_state in self.gru.all_weights:
+            x = gated_recurrence(x, for_input, for_state)
+        return x
+
+
+def gated_recurrence(x: Tensor, for_input: Tensor, for_state: Tensor) -> Tensor:
+    """States of one layer of ``nn.GRU`` without biases, from a state of zeros.
+
+    Args:
+        x: (L, B, d).
+        for_input: (3·hidden, d), as r, z, n.
+        for_state: (3·hidden, hidden), likewise.
+
+    Returns:
+        (L, B, hidden).
+    """
+    out: Tensor = _GatedRecurrence.apply(x, for_input, for_state)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _GatedRecurrence(torch.autograd.Function):
+    """What does not wait for the state before is one product for all places, the weights' gradients too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, for_input: Tensor, for_state: Tensor) -> Tensor:  # noqa: ANN401
+        length, n, _ = x.shape
+        width = for_state.shape[1]
+        gates = F.linear(x, for_input)  # becomes r, z, n
+        of_state = x.new_empty(length, n, width)  # W_n h, which r multiplies
+        states = x.new_zeros(length + 1, n, width)
+        for t in range(length):
+            before = states[t]
+            gate, new = gates[t, :, : 2 * width], gates[t, :, 2 * width :]
+            gate.addmm_(before, for_state[: 2 * width].T).sigmoid_()
+            torch.mm(before, for_state[2 * width :].T, out=of_state[t])
+            new.addcmul_(gate[:, :width], of_state[t]).tanh_()
+            torch.lerp(new, before, gate[:, width:], out=states[t + 1])
+        ctx.save_for_backward(x, for_input, for_state, gates, of_state, states)
+        return states[1:]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ANN401
+        x, for_input, for_state, gates, of_state, states = ctx.saved_tensors
+        width = for_state.shape[1]
+        r, z, new = gates.split(width, 2)
+        # factors that do not wait for the gradient of the state after
+        for_new = (1 - z) * (1 - new * new)
+        for_z = (states[:-1] - new) * z * (1 - z)
+        for_r = of_state * r * (1 - r)
+        to_input, to_state = torch.empty_like(gates), torch.empty_like(gates)
+        carried = torch.zeros_like(states[0])
+        for t in reversed(range(len(x))):
+            total = carried + grad[t]
+            own = to_state[t]
+            d_new = torch.mul(total, for_new[t], out=to_input[t, :, 2 * width :])
+            torch.mul(d_new, for_r[t], out=own[:, :width])
+            torch.mul(total, for_z[t], out=own[:, width : 2 * width])
+            torch.mul(d_new, r[t], out=own[:, 2 * width :])
+            carried = total.mul_(z[t]).addmm_(own, for_state)
+        to_input[:, :, : 2 * width] = to_state[:, :, : 2 * width]
+        flat, flat_state = to_input.flatten(0, 1), to_state.flatten(0, 1)
+        for_weight = flat.T @ x.flatten(0, 1), flat_state.T @ states[:-1].flatten(0, 1)
+        return to_input @ for_input, *for_weight
 
 
 class Caser(nn.Module):
@@ -181,10 +310,10 @@ class Caser(nn.Module):
 
     def forward(self, x: Tensor, users: Tensor) -> Tensor:
         """Right-aligned windows (B, length, d), zero at pads, and users (B,), to (B, d)."""
-        image = x.unsqueeze(1)
-        over_time = self.vertical(image).flatten(1)
+        assert self.vertical.bias is not None
+        over_time = self.vertical.weight.flatten(1) @ x + self.vertical.bias[:, None]
         best = [_best_place(x, filters) for filters in self.horizontal]
-        seen = F.relu(self.dense(self.dropout(torch.cat([over_time, *best], 1))))
+        seen = F.relu(self.dense(self.dropout(torch.cat([over_time.flatten(1), *best], 1))))
         return F.relu(self.out(torch.cat([seen, self.users(users)], 1)))
 
 
@@ -196,14 +325,16 @@ def _best_place(x: Tensor, filters: nn.Module) -> Tensor:
     assert isinstance(filters, nn.Conv2d)
     n, length, dim = x.shape
     rows = filters.weight.flatten(1)
-    last = length - filters.kernel_size[0]
-    shifted = [F.pad(rows, (place * dim, (last - place) * dim)) for place in range(last + 1)]
-    bias = filters.bias.repeat(last + 1) if filters.bias is not None else None
-    return F.relu(F.linear(x.flatten(1), torch.cat(shifted), bias)).view(n, last + 1, -1).amax(1)
+    places = length - filters.kernel_size[0] + 1
+    # repeats that are a place longer than the window, cut at its length: each starts a place later than the one before
+    wide = F.pad(rows, (0, (length + 1) * dim - rows.shape[1])).repeat(1, places)
+    shifted = wide[:, : places * length * dim].reshape(-1, length * dim)
+    best = F.linear(x.flatten(1), shifted).view(n, -1, places).amax(2)
+    return F.relu(best if filters.bias is None else best + filters.bias)
 
 
-def make_encoder(options: EncoderOptions) -> nn.Module:
-    """The encoder that the options name: (B, L, d) to (B, L, d), causal."""
+def make_encoder(options: EncoderOptions) -> NextItNet | SASRec | GRU4Rec:
+    """The encoder that the options name: (B, L, d) to (B, L, d), causal; ``last`` gives the last place's output alone."""
     match options:
         case NextItNetOptions():
             return NextItNet(options)

@@ -83,10 +83,14 @@ class _TemporalAttention(nn.Module):
     ) -> Tensor:
         """New root states (R, D) from their own and their neighbours' states of the layer below."""
         r, d = h_RD.shape
-        q_RHC = self.query(torch.cat([h_RD, time_zero_T.expand(r, -1)], dim=1)).view(r, self.heads, -1)
+        q_RHC = self.query(torch.cat([h_RD, time_zero_T.expand(r, -1)], dim=1)).view(
+            r, self.heads, -1
+        )
         key_ED, value_ED = self.event_kv(torch.cat([neighbours_ED, messages_E], dim=1)).chunk(2, 1)
         # W[x ‖ Φ] = W_x x + W_Φ Φ, and W_Φ moves to where no neighbour is: (R, K, D) of times is never built
-        time_key_HCT, time_value_HCT = self.time_kv.weight.view(2, self.heads, -1, time_RKT.shape[2])
+        time_key_HCT, time_value_HCT = self.time_kv.weight.view(
+            2, self.heads, -1, time_RKT.shape[2]
+        )
         # one product for all heads: a head's query is zero outside its own columns
         own_HH = torch.eye(self.heads, dtype=torch.bool, device=h_RD.device)
         q_RHD = (q_RHC.unsqueeze(2) * own_HH.unsqueeze(2)).flatten(2)
@@ -100,7 +104,9 @@ class _TemporalAttention(nn.Module):
         # of a head's row only its own columns are its context
         value_RHHC = (alpha_RHK @ F.embedding(index_RK, value_ED)).unflatten(2, (self.heads, -1))
         context_RHC = value_RHHC.diagonal(dim1=1, dim2=2).mT
-        context_RHC = context_RHC + torch.einsum("rht,hct->rhc", alpha_RHK @ time_RKT, time_value_HCT)
+        context_RHC = context_RHC + torch.einsum(
+            "rht,hct->rhc", alpha_RHK @ time_RKT, time_value_HCT
+        )
         context = context_RHC.flatten(1)
         update = self.merge(torch.cat([context, h_RD], dim=1))
         out: Tensor = self.norm(h_RD + self.dropout(update))

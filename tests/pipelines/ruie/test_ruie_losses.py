@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reelrank.pipelines.ruie.losses import (
+    clashes,
     distance,
     double_q_target,
     draw_negatives,
@@ -154,13 +155,31 @@ def test_the_shared_logsumexp_and_its_gradient_are_those_of_autograd():
     left_out = torch.rand(5, 7) < 0.3
     assert left_out.any() and not left_out.all(1).any()
     expected = (queries @ vectors.T).masked_fill(left_out, -torch.inf).logsumexp(1)
-    torch.testing.assert_close(shared_logsumexp(queries, vectors, left_out), expected)
-    assert torch.autograd.gradcheck(lambda q, v: shared_logsumexp(q, v, left_out), (queries, vectors))  # fmt: skip
+    pairs = left_out.nonzero(as_tuple=True)
+    torch.testing.assert_close(shared_logsumexp(queries, vectors, pairs), expected)
+    assert torch.autograd.gradcheck(lambda q, v: shared_logsumexp(q, v, pairs), (queries, vectors))  # fmt: skip
+
+
+def test_a_drawn_target_is_found_wherever_it_is_drawn_and_drawn_twice():
+    drawn, target = torch.tensor([3, 1, 3, 0]), torch.tensor([2, 3, 0, 3])
+    found = set(zip(*(side.tolist() for side in clashes(drawn, target, 5)), strict=True))
+    assert found == {(1, 0), (1, 2), (2, 3), (3, 0), (3, 2)}
+
+
+def test_the_cosine_distance_is_torchs_and_a_vector_of_zeros_has_a_gradient():
+    a, b = torch.randn(4, 6, requires_grad=True), torch.randn(4, 3, 6)
+    b[0, 0] = 0
+    b.requires_grad_()
+    found = distance(a[:, None], b, "cosine")
+    torch.testing.assert_close(found, 1 - torch.cosine_similarity(a[:, None], b, dim=-1))
+    found.sum().backward()
+    assert torch.isfinite(a.grad).all() and torch.isfinite(b.grad).all()
 
 
 def test_a_place_whose_sampled_items_are_all_its_target_has_no_loss_and_no_gradient():
     queries, items = torch.randn(3, 4, requires_grad=True), torch.randn(9, 4, requires_grad=True)
-    lse = shared_logsumexp(queries, items[:2], torch.tensor([[1, 1], [0, 1], [0, 0]]).bool())
+    left_out = torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1])
+    lse = shared_logsumexp(queries, items[:2], left_out)
     loss = torch.logaddexp(queries[:, 0], lse) - queries[:, 0]
     loss.sum().backward()
     assert loss[0] == 0 and queries.grad[0].abs().max() == 0

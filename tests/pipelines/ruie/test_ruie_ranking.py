@@ -171,3 +171,35 @@ def test_dins_first_layer_is_that_of_the_concatenated_input():
         interest = (weight * batch.history.mask[:, None, :, None] * h).sum(2)
         expected = model.output(torch.cat([interest, t, interest * t], -1)).squeeze(-1)
         torch.testing.assert_close(model.scores(batch.history, items), expected)
+        torch.testing.assert_close(model.scores_of_all(batch.history, items[0]), expected)
+
+
+@pytest.mark.parametrize("name", ["nextitnet", "sasrec", "gru4rec"])
+@torch.no_grad()
+def test_queries_of_histories_of_one_length_are_those_of_mixed_ones(name):
+    log = sequences()
+    model = build(name, log).eval()
+    positions = torch.arange(len(log))
+    mixed = last_batch(log, positions, LENGTH)
+    assert mixed.history.length.unique().tolist() == list(range(LENGTH + 1))
+    expected = model.last_queries(mixed)
+    for length in range(LENGTH + 1):
+        own = mixed.history.length == length
+        found = model.last_queries(last_batch(log, positions[own], LENGTH))
+        torch.testing.assert_close(found, expected[own])
+
+
+def test_encoding_side_by_side_changes_neither_places_nor_the_number_of_threads():
+    log = sequences()
+    model = build("sasrec", log).eval()
+    positions = target_positions(log, "test")
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = rank_targets(model, log, positions, ALWAYS, RankingOptions())
+        torch.set_num_threads(2)
+        found = rank_targets(model, log, positions, ALWAYS, RankingOptions())
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert found.rank.tolist() == alone.rank.tolist()

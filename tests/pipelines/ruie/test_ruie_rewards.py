@@ -23,7 +23,7 @@ from reelrank.pipelines.ruie.run_options import (
     RuieModels,
     StudyOptions,
 )
-from reelrank.pipelines.ruie.studies import Study
+from reelrank.pipelines.ruie.studies import MONITORS, Study, monitor_rows
 from reelrank.training.options import TrainOptions
 
 FEEDBACK = ["click", "like", "follow", "forward"]
@@ -153,8 +153,24 @@ def test_the_cells_of_rewards_and_of_q_make_rows(tmp_path):
 
     main = predict(trained(tmp_path), tables(events), RANKING, "cpu")
     found = study.run(StudyOptions(run=("RU-03", "RU-06"), cells=cells), {"ruie": main})
-    assert {r.metric for r in found["RU-03", "learned"]} >= {"ndcg@10"}
+    own = {(r.metric, r.group): r for r in found["RU-03", "learned"]}
+    assert {"ndcg@10", "triplet_variance", "td_abs"} <= {metric for metric, _ in own}
+    assert own["gate_share", "a"].value + own["gate_share", "b"].value == pytest.approx(1)
     assert {r.metric for r in found["RU-06", "linear"]} >= {"ece_p", "brier_p"}
+
+
+def test_monitors_of_the_last_epoch_by_hand():
+    names = [*(f"train_{m}" for m in MONITORS), "train_q_scenario_0", "train_gate_share_0"]
+    history = pl.DataFrame(
+        {
+            "step": [4, 8], **{name: [9.0, 0.25] for name in names},
+            "train_triplet": [9.0, 2.0], "train_triplet_square": [9.0, 4.5],
+        }
+    )  # fmt: skip
+    rows = {(r.metric, r.group): (r.value, r.n) for r in monitor_rows("ruie", history, ["only"])}
+    assert rows["triplet_variance", "all"] == (0.5, 4)
+    assert rows["td_abs", "all"] == rows["q_scenario", "only"] == (0.25, 4)
+    assert monitor_rows("nextitnet", history, ["only"]) == []
 
 
 def test_rewards_and_q_are_ruies():

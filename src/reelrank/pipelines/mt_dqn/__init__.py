@@ -1,5 +1,9 @@
 """MT-DQN: transformer fusion, temporal graph network and deep Q-network over short videos."""
 
-from reelrank.pipelines.mt_dqn.pipeline import create_pipeline
+from reelrank.models import homes
+from reelrank.pipelines.mt_dqn.pipeline import create_judging, create_pipeline
 
-__all__ = ["create_pipeline"]
+homes.declare("reelrank.pipelines.mt_dqn.model", "mt_dqn")
+homes.declare("reelrank.pipelines.mt_dqn.baselines", "concat_modal", "vanilla_dqn", "popularity")
+
+__all__ = ["create_judging", "create_pipeline"]

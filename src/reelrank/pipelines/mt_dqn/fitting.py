@@ -6,16 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
-import torch
 
 from reelrank.features.candidates import availability_ts, item_popularity
 from reelrank.models import registry
-from reelrank.models.event_stream import EventStream
 from reelrank.models.inputs import InputSpec, ModelInputs
-from reelrank.models.item_tokens import ItemTokens
 from reelrank.models.negatives import NegativeSampler
 from reelrank.models.policy import RankingModel
-from reelrank.models.user_features import UserFeatures
 from reelrank.options import Options, digest
 from reelrank.pipelines.mt_dqn import baselines as _baselines  # noqa: F401 (registers them)
 from reelrank.pipelines.mt_dqn import model as _model  # noqa: F401 (registers MT-DQN)
@@ -23,10 +19,13 @@ from reelrank.pipelines.mt_dqn.baselines import fit_popularity
 from reelrank.pipelines.mt_dqn.learning import learn
 from reelrank.pipelines.mt_dqn.options import LearningOptions, PopularityOptions
 from reelrank.provenance import code_version
+from reelrank.training import ranking
 from reelrank.training.artifact import ModelCheckpoint
 from reelrank.training.checkpoint import cpu_state
 from reelrank.training.device import pick_device, seed_everything
 from reelrank.training.options import DeviceName, TrainOptions
+
+restore = ranking.restore
 
 
 @dataclass(frozen=True)
@@ -40,14 +39,8 @@ class Tables:
 
     def model_inputs(self, device: DeviceName = "auto") -> ModelInputs:
         """Tensors on a device; moments and vocabularies are fitted on train rows (L2)."""
-        where = pick_device(device)
-        train = self.events.filter(pl.col("split") == "train")
-        n_users, n_items = self.users.height, self.items.height
-        return ModelInputs(
-            EventStream.from_frame(self.events, n_users, n_items, where),
-            ItemTokens.from_frame(self.item_modal, n_items, train["item_id"].unique(), where),
-            UserFeatures.from_frame(self.users, train["user_id"].unique(), where),
-        )
+        tables = (self.events, self.item_modal, self.items, self.users)
+        return ModelInputs.from_tables(*tables, pick_device(device))
 
     def fingerprint(self) -> str:
         """Digest of the tables' contents."""
@@ -127,14 +120,3 @@ def popularity(tables: Tables, options: PopularityOptions) -> ModelCheckpoint:
         "code_version": code_version(),
     }
     return ModelCheckpoint(config, cpu_state(fitted), cpu_state(fitted))
-
-
-def restore(checkpoint: ModelCheckpoint, inputs: ModelInputs) -> RankingModel:
-    """The model of a checkpoint with its best weights, on the device of ``inputs``, ready to predict."""
-    config = checkpoint.config
-    network = registry.build(config["name"], config["options"], config["spec"], RankingModel)
-    network.load_state_dict(dict(checkpoint.best))
-    network.to(inputs.device).eval()
-    with torch.no_grad():
-        network.refresh(inputs)
-    return network

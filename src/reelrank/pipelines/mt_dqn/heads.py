@@ -44,7 +44,8 @@ class CandidateHeads(nn.Module):
 
     def forward(self, user_state: Tensor, item_state: Tensor) -> Outputs:
         """Outputs (B, C) for user states (B, Du) and item states (B or 1, C, Dv)."""
-        b, c = len(user_state), item_state.shape[1]
+        # not len(): an exported graph would keep the number
+        b, c = user_state.shape[0], item_state.shape[1]
         state = self.norm(
             torch.cat(
                 [user_state.unsqueeze(1).expand(-1, c, -1), item_state.expand(b, -1, -1)], dim=-1

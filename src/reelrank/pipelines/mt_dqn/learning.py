@@ -50,8 +50,9 @@ class TargetNetwork(nn.Module):
         """Follow the model, by the rule of the options."""
         is_due = step % self.options.target_every == 0
         if self.options.target_update == "soft":
-            for mine, theirs in zip(self.copy.parameters(), model.parameters(), strict=True):
-                mine.lerp_(theirs, self.options.tau)
+            own: list[Tensor] = [*self.copy.parameters()]
+            online: list[Tensor] = [*model.parameters()]
+            torch._foreach_lerp_(own, online, self.options.tau)
         elif is_due:
             self.copy.load_state_dict(model.state_dict())
         if is_due:
@@ -104,10 +105,7 @@ def dqn_step(
     linked = model if isinstance(model, MTDQN) and model.link is not None else None
     n_here = max(options.negatives if options.cql_alpha > 0 else 0, int(linked is not None))
     candidates, available = draw_candidates(context.sampler, items, ts, n_here, generator)
-    user_state = model.user_state(inputs, users, ts)
-    item_ts = ts.unsqueeze(1).expand_as(candidates)
-    item_state = model.item_state(inputs, candidates.flatten(), item_ts.flatten())
-    item_state = item_state.view(*candidates.shape, -1)
+    user_state, item_state = model.states(inputs, users, candidates, ts)
     outputs = model.head(user_state, item_state)
     q_next, value_next = _next_values(model, rows, generator, context)
 

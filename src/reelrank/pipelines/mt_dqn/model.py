@@ -67,11 +67,29 @@ class MTDQN(RankingModel):
             RuntimeError: ``refresh`` was never called.
         """
         self._require_refreshed()
-        f = self._fuse_through(inputs, items) if self.training else self.item_memory[items]
+        f = self._fused(inputs, items)
         if not self.config.item_graph_state:
             return f
         h_v = self.tgnn(inputs, inputs.stream.n_users + items, ts, self.item_memory)
         return torch.cat([f, h_v], dim=-1)
+
+    def states(
+        self, inputs: ModelInputs, users: Tensor, items: Tensor, ts: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As ``user_state`` and ``item_state``, in one pass through the graph.
+
+        Raises:
+            RuntimeError: ``refresh`` was never called.
+        """
+        if not self.config.item_graph_state:
+            return super().states(inputs, users, items, ts)
+        self._require_refreshed()
+        f = self._fused(inputs, items.flatten())
+        nodes = torch.cat([users, inputs.stream.n_users + items.flatten()])
+        times = torch.cat([ts, ts.unsqueeze(1).expand_as(items).flatten()])
+        h = self.tgnn(inputs, nodes, times, self.item_memory)
+        h_u, h_v = h[: len(users)], h[len(users) :]
+        return h_u, torch.cat([f, h_v], dim=-1).view(*items.shape, -1)
 
     def head(self, user_state: Tensor, item_state: Tensor) -> Outputs:
         """Outputs for user states (B, Du) and item states (B or 1, C, Dv)."""
@@ -93,6 +111,10 @@ class MTDQN(RankingModel):
         """Fuse items (M,) afresh: f and gate; for export and monitors."""
         fused: Fused = self.fusion(inputs.items.select(items))
         return fused
+
+    def _fused(self, inputs: ModelInputs, items: Tensor) -> Tensor:
+        """f of items (M,): with gradient in training, else from the memory."""
+        return self._fuse_through(inputs, items) if self.training else self.item_memory[items]
 
     def _fuse_through(self, inputs: ModelInputs, items: Tensor) -> Tensor:
         """Fuse items (M,) with gradient, each distinct item fused once and written to the memory."""

@@ -40,7 +40,7 @@ from reelrank.worlds.weibo_truth import WeiboTruth
 
 MAIN = "mt_dqn"
 VARIANTS = ("mt_dqn", "concat_modal", "vanilla_dqn", "popularity")
-LEARNS_Q = ("mt_dqn", "vanilla_dqn")
+SUPERVISED = ("concat_modal", "popularity")  # their score is no Q
 
 
 def describe_sizes(
@@ -241,7 +241,8 @@ def evaluate(
     world: dict[str, Any],
     **predictions: pl.DataFrame,
 ) -> pl.DataFrame:
-    """Result rows of every variant, and paired differences of MT-DQN with each of them."""
+    """Result rows of every variant with predictions, and paired differences of MT-DQN with each of them."""
+    variants = [name.removesuffix("_lists") for name in predictions if name.endswith("_lists")]
     test = events.filter(pl.col("split") == "test", pl.col("is_rand") == 0)
     bootstrap = UserBootstrap(test["user_id"], evaluation.replicates, evaluation.seed)
     estimates = {
@@ -252,9 +253,9 @@ def evaluate(
             events,
             bootstrap,
             k=evaluation.k,
-            learns_q=variant in LEARNS_Q,
+            learns_q=variant not in SUPERVISED,
         )
-        for variant in VARIANTS
+        for variant in variants
     }
     estimates[planted.RANDOM] = judge.list_estimates(
         predictions[f"{MAIN}_lists"].with_columns(score=0.0), bootstrap, evaluation.k

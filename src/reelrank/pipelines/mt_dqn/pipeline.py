@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from kedro.pipeline import Node, Pipeline
 
@@ -20,6 +20,7 @@ COMMON = (
     "evaluation",
     "sizes",
 )
+ORIGIN = ("system", "shared", "source", "world")  # blocks of parameters that a result rests on
 SHARED = ("interactions", "items", "users", "item_modal", "splits", "split_cuts", "user_map", "item_map", "raw_manifest", "ingestion_report")  # fmt: skip
 
 
@@ -44,8 +45,33 @@ def _predict(variant: str) -> Node:
     )
 
 
-def _per_variant(*parts: str) -> dict[str, str]:
-    return {f"{v}_{part}": f"{v}_{part}" for v in nodes.VARIANTS for part in parts}
+def _judge_against_truth(variants: Sequence[str]) -> Node:
+    return Node(
+        nodes.judge_against_truth,
+        {
+            **{n: n for n in ("raw_manifest", "user_map", "item_map", "events", "items")},
+            "evaluation": "params:evaluation",
+            "reward": "params:reward",
+            **{v: f"{v}_catalogue" for v in variants},
+        },
+        "true_ndcg",
+        name="judge_against_truth",
+        tags=["evaluation"],
+    )
+
+
+def _evaluate(variants: Sequence[str], results: str) -> Node:
+    judged = [f"{v}_{part}" for v in variants for part in ("impressions", "lists", "targets")]
+    return Node(
+        nodes.evaluate,
+        {
+            **{n: n for n in ("events", "true_ndcg", "raw_manifest", "split_cuts", *judged)},
+            **{n: f"params:{n}" for n in ("evaluation", "training", *ORIGIN)},
+        },
+        results,
+        name="evaluate",
+        tags=["evaluation"],
+    )
 
 
 def create_pipeline(system: str = "mt_dqn", source: str = "kuairand") -> Pipeline:
@@ -85,34 +111,8 @@ def create_pipeline(system: str = "mt_dqn", source: str = "kuairand") -> Pipelin
             name="export_fusion",
             tags=["prediction"],
         ),
-        Node(
-            nodes.judge_against_truth,
-            {
-                **{n: n for n in ("raw_manifest", "user_map", "item_map", "events", "items")},
-                "evaluation": "params:evaluation",
-                "reward": "params:reward",
-                **{v: f"{v}_catalogue" for v in nodes.VARIANTS},
-            },
-            "true_ndcg",
-            name="judge_against_truth",
-            tags=["evaluation"],
-        ),
-        Node(
-            nodes.evaluate,
-            {
-                **{n: n for n in ("events", "true_ndcg", "raw_manifest", "split_cuts")},
-                "evaluation": "params:evaluation",
-                "training": "params:training",
-                "system": "params:system",
-                "shared": "params:shared",
-                "source": "params:source",
-                "world": "params:world",
-                **_per_variant("impressions", "lists", "targets"),
-            },
-            "results",
-            name="evaluate",
-            tags=["evaluation"],
-        ),
+        _judge_against_truth(nodes.VARIANTS),
+        _evaluate(nodes.VARIANTS, "results"),
         Node(
             report.draw,
             [
@@ -154,6 +154,43 @@ def create_pipeline(system: str = "mt_dqn", source: str = "kuairand") -> Pipelin
             **{f"params:models.{v}": f"params:{nodes.MAIN}.models.{v}" for v in nodes.VARIANTS},
             "params:source": f"params:{source}",
             "params:world": f"params:worlds.{source}",
+        },
+        tags=[system],
+    )
+
+
+def create_judging(
+    system: str, variants: Sequence[str], teacher: str = "mt_dqn", source: str = "kuairand"
+) -> Pipeline:
+    """Another system's ``{variant}_model``, built on MT-DQN's inputs, judged as MT-DQN is and paired with it: ``study_quality``.
+
+    Args:
+        system: namespace of the models and of what is said of them; a block of parameters, too.
+        variants: the models.
+        teacher: namespace of MT-DQN's run.
+        source: of its log.
+    """
+    from_source = ("items", "item_modal", "users", "user_map", "item_map", "raw_manifest", "split_cuts")  # fmt: skip
+    own = [f"{nodes.MAIN}_{part}" for part in ("impressions", "lists", "catalogue", "targets")]
+    everyone = (nodes.MAIN, *variants)
+    return Pipeline(
+        [
+            *map(_predict, variants),
+            _judge_against_truth(everyone),
+            _evaluate(everyone, "study_quality"),
+        ],
+        namespace=system,
+        inputs={name: f"{source}.{name}" for name in from_source}
+        | {name: f"{teacher}.{name}" for name in ("events", "lists", *own)},
+        parameters={
+            "params:system": f"params:{system}",
+            "params:shared": f"params:{nodes.MAIN}",
+            "params:source": f"params:{source}",
+            "params:world": f"params:worlds.{source}",
+            **{
+                f"params:{name}": f"params:{nodes.MAIN}.{name}"
+                for name in ("reward", "training", "prediction", "evaluation")
+            },
         },
         tags=[system],
     )

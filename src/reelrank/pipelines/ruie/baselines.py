@@ -68,10 +68,20 @@ class EncoderModel(SoftmaxModel):
     def __init__(self, config: EncoderOptions, spec: SequenceSpec) -> None:
         super().__init__(config, spec, config.dim)
         self.encoder = make_encoder(config)
+        self.out: nn.Module = nn.Identity()
 
     def queries(self, batch: Batch) -> Tensor:
         """See :class:`SequenceModel`."""
-        out: Tensor = self.encoder(embedded(self.items, batch.history))
+        out: Tensor = self.out(self.encoder(embedded(self.items, batch.history)))
+        return out
+
+    def last_queries(self, batch: Batch) -> Tensor:
+        """See :class:`SequenceModel`; histories of one length need no other place's output."""
+        length = int(batch.history.length.max())
+        if not length or int(batch.history.length.min()) < length:
+            return super().last_queries(batch)
+        x = embedded(self.items, batch.history.cut(length))
+        out: Tensor = self.out(self.encoder.last(x))
         return out
 
 
@@ -85,11 +95,6 @@ class NextItNetModel(EncoderModel):
     def __init__(self, config: NextItNetOptions, spec: SequenceSpec) -> None:
         super().__init__(config, spec)
         self.out = nn.Linear(config.dim, config.dim)
-
-    def queries(self, batch: Batch) -> Tensor:
-        """See :class:`SequenceModel`."""
-        out: Tensor = self.out(super().queries(batch))
-        return out
 
 
 @register("sasrec", SASRecOptions, SequenceSpec)
@@ -286,14 +291,34 @@ class DinModel(SequenceModel):
         """Score of candidates (B, C) after their histories, (B, C)."""
         target = self.items(items)
         past = embedded(self.items, history)
-        h, t = past[:, None], target[:, :, None]
-        # the first layer on [h, t, h − t, h ⊙ t], its linear parts once per place and once per candidate
+        w_place, w_candidate, w_product, bias = self._first()
+        # linear parts once per place and once per candidate
+        seen = F.linear(past, w_place, bias)[:, None] + F.linear(target, w_candidate)[:, :, None]
+        seen = seen + F.linear(past[:, None] * target[:, :, None], w_product)
+        weight = torch.sigmoid(self.attention[1:](seen)).squeeze(-1)
+        return self._scored((weight * history.mask[:, None]) @ past, target)
+
+    def scores_of_all(self, history: Histories, items: Tensor) -> Tensor:
+        """:meth:`scores` of the same candidates (C,) after every history, (B, C): one product for all of them."""
+        target = self.items(items)
+        past = embedded(self.items, history)
+        w_place, w_candidate, w_product, bias = self._first()
+        weights = (w_place + w_product * target[:, None]).flatten(0, 1)
+        biases = F.linear(target, w_candidate, bias).flatten()
+        seen = F.linear(past[history.mask], weights, biases)
+        seen = seen.view(len(seen), len(items), len(w_place))
+        weight = past.new_zeros(*history.mask.shape, len(items))
+        weight[history.mask] = torch.sigmoid(self.attention[1:](seen)).squeeze(-1)
+        return self._scored(weight.transpose(1, 2) @ past, target.expand(len(past), -1, -1))
+
+    def _first(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The attention's first layer on [h, t, h − t, h ⊙ t] as weights of h, of t and of h ⊙ t, and its bias."""
         first = self.attention[0]
         assert isinstance(first, nn.Linear)
         w_h, w_t, w_difference, w_product = first.weight.chunk(4, 1)
-        seen = F.linear(h, w_h + w_difference, first.bias) + F.linear(t, w_t - w_difference)
-        weight = torch.sigmoid(self.attention[1:](seen + F.linear(h * t, w_product)))
-        interest = (weight * history.mask[:, None, :, None] * h).sum(2)
+        return w_h + w_difference, w_t - w_difference, w_product, first.bias
+
+    def _scored(self, interest: Tensor, target: Tensor) -> Tensor:
         out: Tensor = self.output(torch.cat([interest, target, interest * target], -1))
         return out.squeeze(-1)
 
@@ -319,7 +344,7 @@ class _Dice(nn.Module):
         self.alpha = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        p = torch.sigmoid(self.norm(x.flatten(0, -2))).view_as(x)
+        p = self.norm(x.flatten(0, -2)).sigmoid_().view_as(x)
         return x * torch.lerp(self.alpha, torch.ones_like(self.alpha), p)  # p + α (1 − p)
 
 

@@ -43,19 +43,38 @@ def softmax_loss(
     drawn = torch.randint(n_items, (negatives,), generator=generator, device=queries.device)
     vectors = F.embedding(torch.cat([drawn, target]), items)  # one look-up: one dense gradient
     own = (queries * vectors[negatives:]).sum(-1)
-    others = shared_logsumexp(queries, vectors[:negatives], drawn == target[:, None])
+    others = shared_logsumexp(queries, vectors[:negatives], clashes(drawn, target, n_items))
     return torch.logaddexp(own, others + math.log(n_items / negatives)) - own
 
 
-def shared_logsumexp(queries: Tensor, vectors: Tensor, left_out: Tensor) -> Tensor:
+def clashes(drawn: Tensor, target: Tensor, n_items: int) -> tuple[Tensor, Tensor]:
+    """Pairs of a place and a draw in which the drawn item is the place's target.
+
+    Few: no (n, K) comparison is made.
+
+    Args:
+        drawn: (K,) int64.
+        target: (n,) int64.
+        n_items: both are below it.
+
+    Returns:
+        Rows of ``target`` and of ``drawn``, pair by pair.
+    """
+    is_drawn = torch.zeros(n_items, dtype=torch.bool, device=drawn.device)
+    place = torch.nonzero(is_drawn.index_fill_(0, drawn, True)[target]).squeeze(1)
+    own, draw = torch.nonzero(drawn == target[place, None], as_tuple=True)
+    return place[own], draw
+
+
+def shared_logsumexp(queries: Tensor, vectors: Tensor, left_out: tuple[Tensor, Tensor]) -> Tensor:
     """Log Σ_k exp(q·v_k) of each query over the vectors that are not left out, (n,); −∞ where none is in.
 
     Args:
         queries: (n, d).
         vectors: (K, d).
-        left_out: (n, K) bool.
+        left_out: rows of queries and of vectors, pair by pair.
     """
-    out: Tensor = _SharedLogSumExp.apply(queries, vectors, left_out)  # type: ignore[no-untyped-call]
+    out: Tensor = _SharedLogSumExp.apply(queries, vectors, *left_out)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -63,8 +82,15 @@ class _SharedLogSumExp(torch.autograd.Function):
     """One (n, K) matrix, changed in place, serves both passes; written out, the sum and its gradient would make eight."""
 
     @staticmethod
-    def forward(ctx: Any, queries: Tensor, vectors: Tensor, left_out: Tensor) -> Tensor:  # noqa: ANN401
-        logits = (queries @ vectors.T).masked_fill_(left_out, -torch.inf)
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        queries: Tensor,
+        vectors: Tensor,
+        query: Tensor,
+        vector: Tensor,
+    ) -> Tensor:
+        logits = queries @ vectors.T
+        logits[query, vector] = -torch.inf
         top = logits.amax(1, keepdim=True).clamp_min_(torch.finfo(logits.dtype).min)
         odds = logits.sub_(top).exp_()
         total = odds.sum(1, keepdim=True)
@@ -72,10 +98,10 @@ class _SharedLogSumExp(torch.autograd.Function):
         return (top + total.log()).squeeze(1)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # noqa: ANN401
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:  # noqa: ANN401
         queries, vectors, odds, total = ctx.saved_tensors
         weight = grad[:, None] / total.clamp_min(torch.finfo(total.dtype).tiny)
-        return weight * (odds @ vectors), odds.T @ (weight * queries), None
+        return weight * (odds @ vectors), odds.T @ (weight * queries), None, None
 
 
 def double_q_target(
@@ -172,7 +198,10 @@ def distance(a: Tensor, b: Tensor, kind: str) -> Tensor:
         return (a - b).pow(2).sum(-1).clamp_min(1e-12).sqrt()
     if kind == "dot":
         return -(a * b).sum(-1)
-    return 1 - F.cosine_similarity(a, b, dim=-1)
+    # many b to one a: divided after the product, which einsum takes without copies of a
+    product = torch.einsum("...d,...d->...", F.normalize(a, dim=-1), b)
+    cosine: Tensor = product / torch.linalg.vector_norm(b, dim=-1).clamp_min(1e-8)
+    return 1 - cosine
 
 
 def draw_negatives(

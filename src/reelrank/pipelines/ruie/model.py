@@ -165,6 +165,7 @@ class RUIE(SequenceModel):
             "scenario": -log_p.gather(1, scenario[:, None]).mean(),
             "softmax": softmax.mean(),
         }
+        square = parts["triplet"].detach().square()  # of the steps of an epoch: their variance
         weights = {
             "triplet": o.triplet.weight,
             "q": o.q.weight,
@@ -172,7 +173,8 @@ class RUIE(SequenceModel):
             "softmax": o.softmax_weight,
         }
         total = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
-        return {"loss": total, **parts, **self._monitors(p, q_taken, g, contrast, td, scenario)}
+        monitors = self._monitors(p, q_taken, g, contrast, td, scenario)
+        return {"loss": total, **parts, "triplet_square": square, **monitors}
 
     def _td_error(
         self,

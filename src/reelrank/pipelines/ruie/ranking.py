@@ -6,6 +6,7 @@ Source: METHODS §5.7, §1.5 L7.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,16 +109,34 @@ def _blocks(
             yield rows, np.eye(len(rows), dtype=np.float32), scores.T.cpu().numpy()
         return
     items = model.item_vectors().cpu().numpy()
-    # histories of like length together: a block is as wide as its longest
     before = (positions - log.first[log.user[positions]]).cpu().numpy()
-    chosen = chosen[np.argsort(before[chosen], kind="stable")]
+    length = np.minimum(before, model.spec.length)
+    chosen = chosen[np.argsort(length[chosen], kind="stable")]
     for start in range(0, len(chosen), options.block_rows):
         rows = chosen[start : start + options.block_rows]
-        queries = [
-            model.last_queries(last_batch(log, own, model.spec.length))
-            for own in torch.split(positions[_index(rows, positions)], _ENCODED)
+        # histories of one length together: nothing is padded
+        alike = np.split(rows, np.flatnonzero(np.diff(length[rows])) + 1)
+        pieces = [
+            p for own in alike for p in torch.split(positions[_index(own, positions)], _ENCODED)
         ]
-        yield rows, torch.cat(queries).cpu().numpy(), items
+        yield rows, torch.cat(_encoded(model, log, pieces)).cpu().numpy(), items
+
+
+def _encoded(model: SequenceModel, log: Sequences, pieces: list[Tensor]) -> list[Tensor]:
+    """Queries after the histories of each piece; on a CPU side by side, since threads that share such small products wait for each other."""
+
+    @torch.no_grad()
+    def queries(own: Tensor) -> Tensor:
+        return model.last_queries(last_batch(log, own, model.spec.length))
+
+    threads = torch.get_num_threads()
+    if log.user.is_cuda or threads == 1 or len(pieces) == 1:
+        return [queries(own) for own in pieces]
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(queries, pieces))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _index(rows: IntArray, like: Tensor) -> Tensor:
@@ -134,8 +153,7 @@ def din_scores(model: DinModel, log: Sequences, positions: Tensor, block_pairs: 
         history = last_batch(log, positions[rows], model.spec.length).history
         for start in range(0, n_items, block_pairs):
             chunk = torch.arange(start, min(start + block_pairs, n_items), device=positions.device)
-            wide = chunk.expand(len(history.length), -1)
-            scores[rows, start : start + block_pairs] = model.scores(history, wide)
+            scores[rows, start : start + block_pairs] = model.scores_of_all(history, chunk)
     return scores
 
 

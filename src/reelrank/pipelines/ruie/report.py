@@ -164,7 +164,7 @@ def write(
                 figures=[figure["headline"]],
                 tables=[results_table(full.filter(MACRO), "Macro over scenarios, full ranking: the headline"),
                         results_table(full.filter(pl.col("weighting") == "micro"), "Micro: every event alike")]),
-        Section("Against each baseline", _DIFFERENCES, figures=[figure["differences"]],
+        Section("Against each baseline", _DIFFERENCES + "\n\n" + standing_text(full, results, labels, ndcg), figures=[figure["differences"]],
                 tables=[differences_table(headline, "RUIE minus each baseline, same events and users")]),
         Section("Scenario by scenario", _SCENARIOS, figures=[figure["scenarios"]],
                 tables=[results_table(by_scenario, "NDCG of each scenario's events")]),
@@ -172,7 +172,7 @@ def write(
                 tables=[results_table(by_behaviour, "NDCG of events with each feedback, micro")]),
         Section("What the gate and Q did", _GATE, figures=[figure["gate"], figure["q"], figure["dominance"]]),
         Section("Ablations and other studies", _study_text(studies), figures=[figure["studies"]],
-                tables=[_study_table(results, ndcg)]),
+                tables=[_study_table(results, ndcg), _monitor_table(results, labels)]),
         Section("Metric forensics (RU-10)", _FORENSICS, figures=[figure["forensics"]],
                 tables=[_forensics_table(results, evaluation.cutoffs)]),
         Section("The published row", _published_text(published), tables=[_published_table(full, published)]),
@@ -205,6 +205,57 @@ _DIFFERENCES = (
     "Each dot is RUIE minus one baseline on the same events, with the same resamples of users. An interval that crosses the line at 0 is no "
     "evidence of a difference."
 )
+
+
+def standing_text(
+    full: pl.DataFrame, results: pl.DataFrame, labels: Sequence[str], ndcg: str
+) -> str:
+    """Where RUIE stands among its rivals and which of its parts costs or brings something: every word from a row's interval.
+
+    Args:
+        full: rows of RU-01, full ranking.
+        results: all rows.
+        labels: names of the scenarios.
+        ndcg: the headline's metric.
+    """
+    macro = pl.col("group").eq("all") & MACRO & pl.col("metric").eq(ndcg)
+    paired = pl.col("paired_with").is_not_null()
+    rivals = full.filter(macro, paired, pl.col("variant") == MAIN)
+    text = _sides("RUIE", [(variant_label(r["paired_with"]), r) for r in rivals.iter_rows(named=True)])  # fmt: skip
+    value = dict(full.filter(macro, ~paired).select("variant", "value").iter_rows())
+    counted = value.pop("popularity")
+    above = [name for name in value if value[name] > counted]
+    text += (
+        f" Popularity, which knows nothing of a user, has {counted:.4f}: {len(above)} of the {len(value)} models that learn have more"
+        f"{' (' + ', '.join(map(variant_label, above)) + ')' if above else ''}."
+    )
+    sizes = full.filter(~paired, pl.col("group").is_in(labels), metric=ndcg, variant=MAIN)
+    n, smallest = min(sizes.select("n", "group").iter_rows())
+    text += f" A macro mean gives {smallest}, with {n:,} test events, as much weight as any other scenario; its own interval is the widest."
+    cells = results.filter(macro, paired, ~pl.col("experiment").is_in(["RU-01", "RU-10"]))
+    cells = cells.filter(variant=MAIN, paired_with=MAIN)
+    if cells.is_empty():
+        return text
+    named = [
+        (f"{r['experiment']} {r['cell'].replace('_', ' ')}", r) for r in cells.iter_rows(named=True)
+    ]
+    return (
+        f"{text}\n\nStudies, RUIE changed minus RUIE as it is. {_sides('The changed model', named)}"
+    )
+
+
+def _sides(who: str, pairs: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    """Who is above, below and level with whom, by the intervals of ``who`` minus each."""
+    said = [(n, r, f"{n} ({r['value']:+.4f} [{r['ci_low']:+.4f}, {r['ci_high']:+.4f}])") for n, r in pairs if r["ci_low"] is not None]  # fmt: skip
+    sides = {
+        "beyond the interval above": [words for _, r, words in said if r["ci_low"] > 0],
+        "beyond the interval below": [words for _, r, words in said if r["ci_high"] < 0],
+        "not to be told from": [name for name, r, _ in said if r["ci_low"] <= 0 <= r["ci_high"]],
+    }
+    parts = [f"{side} {', '.join(names)}" for side, names in sides.items() if names]
+    return f"{who} is {'; '.join(parts)}." if parts else f"{who}: no interval."
+
+
 _SCENARIOS = (
     "A model that learns from all scenarios may lose in a small one: negative transfer. The scenario of the request is known "
     "to RUIE, PEPNet and STAR; the others never see it."
@@ -255,7 +306,8 @@ def _number(value: float | None) -> str:
 
 
 def _study_text(studies: StudyOptions) -> str:
-    off = [name for name in studies.cells if name not in studies.run]
+    chosen = {experiment for experiment, _ in studies.chosen()}
+    off = [name for name in studies.cells if name not in chosen]
     text = (
         "Each cell is a model trained anew with some options changed, or on a log with some events left out, and compared on the same test "
         "events with the run's own model, or with the cell that the pair names."
@@ -285,6 +337,32 @@ def _study_table(results: pl.DataFrame, ndcg: str) -> Table:
     return plain_table(
         f"{ndcg.upper()}, macro over scenarios",
         ["experiment", "cell", "model", "value", "difference", "from"],
+        body,
+    )
+
+
+def _monitor_table(results: pl.DataFrame, labels: Sequence[str]) -> Table:
+    """Gate and Q of each cell of RUIE in its last epoch."""
+    columns = {
+        "gate_at_low": "gates at the lower clip", "gate_at_high": "at the upper clip", "p_sd": "sd of p", "td_abs": "mean absolute TD error",
+        "triplet_variance": "variance of the gated loss",
+    }  # fmt: skip
+    by_scenario = {"q_scenario": "mean Q", "gate_share": "gate mass"}
+    rows = results.filter(pl.col("metric").is_in([*columns, *by_scenario]))
+    value = {
+        (r["experiment"], r["cell"], r["metric"], r["group"]): r["value"]
+        for r in rows.iter_rows(named=True)
+    }
+    keys = [(metric, "all", name) for metric, name in columns.items()]
+    keys += [(m, label, f"{name}, {label}") for m, name in by_scenario.items() for label in labels]
+    cells = rows.select("experiment", "cell").unique(maintain_order=True).iter_rows()
+    body: list[list[object]] = [
+        [e, c.replace("_", " "), *(_number(value.get((e, c, metric, group))) for metric, group, _ in keys)]
+        for e, c in cells
+    ]  # fmt: skip
+    return plain_table(
+        "Gate and Q of each cell, means over the steps of the last epoch",
+        ["experiment", "cell", *(name for *_, name in keys)],
         body,
     )
 

@@ -126,28 +126,44 @@ class Cell(Options):
 
 
 class StudyOptions(Options):
-    """RU-02 … RU-13 as configurations; ``run`` names those that are run."""
+    """RU-02 … RU-13 as configurations; ``run`` names those that are run, whole or cell by cell."""
 
-    run: tuple[str, ...] = Field((), description="experiments that are run")
+    run: tuple[str, ...] = Field(
+        (), description="experiments, or single cells as experiment.cell, that are run"
+    )
     cells: dict[str, dict[str, Cell]] = Field({}, description="experiment → name → configuration")
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        if unknown := sorted(set(self.run) - set(self.cells)):
+        known = {*self.cells, *(f"{e}.{name}" for e, cells in self.cells.items() for name in cells)}
+        if unknown := sorted(set(self.run) - known):
             raise ValueError(f"run names {unknown}, which cells does not describe")
+        chosen = set(self.chosen())
         for experiment, cells in self.cells.items():
             earlier: set[str] = set()
             for name, cell in cells.items():
-                if cell.against is not None and cell.against not in earlier:
+                other = cell.against
+                if other is not None and other not in earlier:
                     raise ValueError(
-                        f"{experiment}.{name}: against {cell.against!r} must name an earlier cell of {experiment}"
+                        f"{experiment}.{name}: against {other!r} must name an earlier cell of {experiment}"
                     )
+                if (experiment, name) in chosen and other and (experiment, other) not in chosen:
+                    raise ValueError(f"run {experiment}.{other} too: {name} is compared with it")
                 if cell.measure == "q" and cell.against is not None:
                     raise ValueError(
                         f"{experiment}.{name}: measure q is not compared: drop against"
                     )
                 earlier.add(name)
         return self
+
+    def chosen(self) -> list[tuple[str, str]]:
+        """(experiment, cell) of what is run, in the order of the cells."""
+        return [
+            (experiment, name)
+            for experiment, cells in self.cells.items()
+            for name in cells
+            if experiment in self.run or f"{experiment}.{name}" in self.run
+        ]
 
 
 class RuieSettings(Options):

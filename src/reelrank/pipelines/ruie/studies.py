@@ -6,7 +6,7 @@ Source: METHODS §9.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -61,24 +61,25 @@ class Study:
         users = predictions[MAIN].filter(split="test")["user_id"]
         bootstrap = UserBootstrap(users, self.evaluation.replicates, self.evaluation.seed)
         found: dict[tuple[str, str], list[ResultRow]] = {}
-        for experiment in studies.run:
-            frames: dict[str, pl.DataFrame] = {}
-            for name, cell in studies.cells[experiment].items():
-                log.info("%s: %s", experiment, name)
-                checkpoint, tables = self._trained(cell)
-                if cell.measure == "q":
-                    found[experiment, name] = self._judged_q(checkpoint, tables, bootstrap)
-                    continue
-                frames[name] = predict(checkpoint, tables, self.ranking, self.training.device)
-                reference = predictions[cell.base] if cell.against is None else frames[cell.against]
-                against = cell.base if cell.against is None else f"{cell.base}, {cell.against}"
-                found[experiment, name] = self._rows(
-                    cell.base, frames[name], reference, against, bootstrap
-                )
+        frames: dict[tuple[str, str], pl.DataFrame] = {}
+        for experiment, name in studies.chosen():
+            log.info("%s: %s", experiment, name)
+            cell = studies.cells[experiment][name]
+            checkpoint, tables, history = self._trained(cell)
+            if cell.measure == "q":
+                found[experiment, name] = self._judged_q(checkpoint, tables, bootstrap)
+                continue
+            own = predict(checkpoint, tables, self.ranking, self.training.device)
+            frames[experiment, name] = own
+            rival = cell.against
+            reference = predictions[cell.base] if rival is None else frames[experiment, rival]
+            against = cell.base if rival is None else f"{cell.base}, {rival}"
+            found[experiment, name] = self._rows(cell.base, own, reference, against, bootstrap)
+            found[experiment, name] += monitor_rows(cell.base, history, self.labels)
         return found
 
-    def _trained(self, cell: Cell) -> tuple[ModelCheckpoint, SequenceTables]:
-        """The cell's model, and the tables that it learnt from."""
+    def _trained(self, cell: Cell) -> tuple[ModelCheckpoint, SequenceTables, pl.DataFrame]:
+        """The cell's model, the tables that it learnt from, and a row per epoch."""
         tables = replace(self.tables, events=thinned(self.tables, cell, self.training.seed))
         learning, options = self.learning, changed_options(self.models, cell)
         if cell.length is not None:
@@ -89,7 +90,7 @@ class Study:
             reward = learned_reward(tables.events, options.reward)
             log.info("learned reward: %s", reward.model_dump())
             options = options.model_copy(update={"reward": reward})
-        checkpoint, _ = train(
+        checkpoint, history = train(
             cell.base,
             tables,
             model=options,
@@ -98,7 +99,7 @@ class Study:
             ranking=self.ranking,
             work_dir=self.work_dir,
         )
-        return checkpoint, tables
+        return checkpoint, tables, history
 
     def _judged_q(
         self, checkpoint: ModelCheckpoint, tables: SequenceTables, bootstrap: UserBootstrap
@@ -128,6 +129,35 @@ class Study:
         table = judge.estimates(test_both.sort("row_id"), self.labels, k, bootstrap)
         rival = judge.estimates(other.sort("row_id"), self.labels, k, bootstrap)
         return judge.value_rows(variant, table) + judge.difference_rows(variant, table, against, rival)  # fmt: skip
+
+
+MONITORS = ("gate_at_low", "gate_at_high", "p_sd", "td_abs")
+MONITORS_BY_SCENARIO = ("q_scenario", "gate_share")
+LOSS_VARIANCE = "triplet_variance"
+
+
+def monitor_rows(variant: str, history: pl.DataFrame, labels: Sequence[str]) -> list[ResultRow]:
+    """What RUIE's gate and Q did in its last epoch: means over the steps (n), and how the gated loss varied between them.
+
+    Args:
+        variant: the model; others than RUIE have no such rows.
+        history: of ``training.loop.fit``.
+        labels: names of the scenario codes.
+
+    Source: METHODS §5.7, §9 RU-03 (stability of Q), RU-08 (clip shares, variance of the loss).
+    """
+    if variant != MAIN:
+        return []
+    last = history.row(-1, named=True)
+    n = int(last["step"]) // history.height
+    variance = max(last["train_triplet_square"] - last["train_triplet"] ** 2, 0.0)
+    rows = [ResultRow(variant, name, last[f"train_{name}"], n) for name in MONITORS]
+    rows.append(ResultRow(variant, LOSS_VARIANCE, variance, n))
+    return rows + [
+        ResultRow(variant, name, last[f"train_{name}_{code}"], n, group=label)
+        for name in MONITORS_BY_SCENARIO
+        for code, label in enumerate(labels)
+    ]
 
 
 def thinned(tables: SequenceTables, cell: Cell, seed: int) -> pl.DataFrame:
