@@ -20,6 +20,7 @@ from pydantic_core import to_jsonable_python
 from rich.console import Console
 
 from reelrank.datasets.report import ReportDataset
+from reelrank.datasets.site import SiteDataset
 from reelrank.freshness import (
     Freshness,
     FreshnessOptions,
@@ -64,6 +65,9 @@ class FinishHooks:
         console = Console()
         for name in sorted(pipeline.all_outputs()):
             dataset = catalog.get(name)
+            if isinstance(dataset, SiteDataset):
+                page = Path(dataset._describe()["filepath"], "index.html").resolve()
+                console.print(f"\n[bold]Site:[/bold] open {page}", soft_wrap=True)
             if isinstance(dataset, ReportDataset):
                 page = Path(dataset._describe()["filepath"]).resolve()
                 console.print(f"\n[bold]Report:[/bold] open {page}", soft_wrap=True)

@@ -6,7 +6,7 @@ Kedro validates the blocks that nodes ask for; a misspelt block name would be no
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -69,6 +69,7 @@ from reelrank.pipelines.ope_validity.options import (
     RandomLogOptions,
     RankingOptions,
 )
+from reelrank.pipelines.reporting.options import ReportingParameters
 from reelrank.pipelines.ruie.run_options import RuieParameters, RuieSettings
 from reelrank.pipelines.value_model.options import (
     EdgeOptions,
@@ -87,6 +88,9 @@ from reelrank.worlds.kuairand_options import WorldOptions as KuaiRandWorldOption
 from reelrank.worlds.kuairec_options import WorldOptions as KuaiRecWorldOptions
 from reelrank.worlds.kuaisar_options import WorldOptions as KuaiSARWorldOptions
 from reelrank.worlds.weibo_options import WeiboWorldOptions
+
+Command = Annotated[str, Field(description="shown in the report")]
+WorkDir = Annotated[str, Field(description="folder of unfinished training runs")]
 
 
 class SourceParameters(Options):
@@ -162,8 +166,8 @@ class MTDQNModels(Options):
 class MTDQNParameters(Options):
     """Block ``mt_dqn``."""
 
-    command: str
-    work_dir: str
+    command: Command
+    work_dir: WorkDir
     reward: RewardOptions
     lists: ListOptions
     learning: LearningOptions
@@ -199,13 +203,13 @@ class MTDQNParameters(Options):
 class MTDQNSettings(Options):
     """Block ``mt_dqn_weibo``: all else is in ``mt_dqn``."""
 
-    command: str
+    command: Command
 
 
 class OPEValidityParameters(Options):
     """Block ``ope_validity``."""
 
-    command: str
+    command: Command
     bandit: BanditOptions
     matrix: MatrixOptions
     random_log: RandomLogOptions
@@ -215,8 +219,8 @@ class OPEValidityParameters(Options):
 class ValueModelParameters(Options):
     """Block ``value_model``."""
 
-    command: str
-    work_dir: str
+    command: Command
+    work_dir: WorkDir
     edges: EdgeOptions
     features: ValueFeatureOptions
     models: ValueModels
@@ -244,10 +248,10 @@ class ValueModelParameters(Options):
 class HeadWeightsParameters(Options):
     """Block ``head_weights``."""
 
-    command: str
+    command: Command
     ranking: RankedSetOptions
     candidates: CandidateOptions
-    embedding: MainEmbedding
+    embedding: MainEmbedding = Field(description="of the videos, for coherence and variety")
     search: SearchOptions
     soft: SoftOptions
     inference: InferenceOptions
@@ -291,6 +295,7 @@ class Parameters(Options):
     freshness: FreshnessOptions
     download: DownloadOptions
     experiments: ExperimentsParameters
+    reporting: ReportingParameters
     id: str | list[str] = Field("all", description="experiments: ids or families")
     dry: bool = Field(False, description="experiments: print the plan, run nothing")
     tables_root: str | None = Field(

@@ -6,7 +6,9 @@ from kedro.pipeline import Pipeline
 
 from reelrank.pipelines import (
     ab_test,
+    compress,
     download,
+    experiments,
     features,
     feedback_simulator,
     graphs,
@@ -15,6 +17,7 @@ from reelrank.pipelines import (
     mmrf,
     mt_dqn,
     ope_validity,
+    reporting,
     ruie,
     value_model,
 )
@@ -23,7 +26,7 @@ SOURCES = ("kuairand", "kuairec", "kuaisar", "weibo", "events")
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """Name to pipeline; ``ingestion`` and ``features`` take every source, ``__default__`` is everything but the download."""
+    """Name to pipeline; ``ingestion`` and ``features`` take every source, ``__default__`` is everything but the download and the experiments."""
     tables = {source: ingestion.create_pipeline(source) for source in SOURCES}
     shared = {source: tables[source] + features.create_pipeline(source) for source in SOURCES}
     full = {source: shared[source] + graphs.create_pipeline(source) for source in SOURCES}
@@ -41,10 +44,17 @@ def register_pipelines() -> dict[str, Pipeline]:
     )
     watched = full["kuairec"].to_outputs("kuairec.splits", "kuairec.candidate_sets")
     watchers = mmrf.create_pipeline(system="mmrf_kuairec", source="kuairec").to_outputs(
-        *(f"mmrf_kuairec.{m}_model" for m in ab_test.MATRIX_METHODS)
+        *(f"mmrf_kuairec.{m}_model" for m in ab_test.METHODS)
     )
+    multimodal = mt_dqn.create_pipeline(system="mt_dqn", source="kuairand")
+    # trained and judged once, without its baselines
+    teacher = multimodal.to_outputs(*(f"mt_dqn.{name}" for name in compress.FROM_TEACHER))
     systems = {
-        "mt_dqn": shared["kuairand"] + mt_dqn.create_pipeline(system="mt_dqn", source="kuairand"),
+        "mt_dqn": shared["kuairand"] + multimodal,
+        "compress": shared["kuairand"]
+        + teacher
+        + compress.create_pipeline()
+        + mt_dqn.create_judging("compress", compress.VARIANTS),
         "mt_dqn_weibo": shared["weibo"]
         + mt_dqn.create_pipeline(system="mt_dqn_weibo", source="weibo"),
         "value_model": shared["kuairec"] + values,
@@ -68,6 +78,8 @@ def register_pipelines() -> dict[str, Pipeline]:
     }
     return {
         "download": download.create_pipeline(),
+        "experiments": experiments.create_pipeline(),
+        "reporting": reporting.create_pipeline(),
         "ingestion": sum(tables.values(), posts),
         "features": sum(full.values(), posts),
         **{f"ingestion_{source}": pipeline for source, pipeline in tables.items()},

@@ -3,6 +3,7 @@
 from reelrank.datasets.bucketed import BucketedTableDataset
 from reelrank.datasets.checkpoint import CheckpointDataset
 from reelrank.datasets.report import ReportDataset
+from reelrank.datasets.site import SiteDataset
 from reelrank.datasets.table import ResultsDataset, TableDataset
 
 __all__ = [
@@ -10,5 +11,6 @@ __all__ = [
     "CheckpointDataset",
     "ReportDataset",
     "ResultsDataset",
+    "SiteDataset",
     "TableDataset",
 ]

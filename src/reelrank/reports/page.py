@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from io import StringIO
+from itertools import chain
 from typing import Any, Literal
 
 import plotly.graph_objects as go
@@ -21,12 +24,13 @@ BADGE = "synthetic data"
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell: what is shown, a second line under it, the value it sorts by (null last), and whether it is greyed."""
+    """One cell: what is shown, a second line under it, the value it sorts by (null last), whether it is greyed, and where it leads."""
 
     text: str
     detail: str = ""
     sort: float | str | None = None
     muted: bool = False
+    href: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,10 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     note: str = ""
+    csv: str = ""  # address of the same table as a file
+    measured: bool = (
+        True  # false: it holds no numbers of the data, so a generated world does not mark it
+    )
 
     @property
     def words(self) -> frozenset[int]:
@@ -55,14 +63,27 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """An address and what it is called."""
+
+    text: str
+    href: str
+
+
+@dataclass(frozen=True, slots=True)
 class Section:
-    """A part of the page: heading, explanation in plain words (empty lines part paragraphs), then facts, tables, figures."""
+    """A part of the page: heading, explanation in plain words (empty lines part paragraphs), then links, facts, tables, figures.
+
+    ``folded`` hides all but the heading until the reader opens it; figures need the room, so a folded section has none.
+    """
 
     heading: str
     text: str = ""
     figures: Sequence[go.Figure] = field(default=())
     tables: Sequence[Table] = field(default=())
     facts: Sequence[Fact] = field(default=())
+    links: Sequence[Link] = field(default=())
+    folded: bool = False
 
 
 def render_page(
@@ -71,6 +92,9 @@ def render_page(
     sections: Sequence[Section],
     meta: Mapping[str, str],
     data_kind: DataKind,
+    *,
+    nav: Sequence[Link] = (),
+    plotly_src: str = "",
 ) -> str:
     """The page as one string of HTML.
 
@@ -80,13 +104,18 @@ def render_page(
         sections: in order; their headings are the contents.
         meta: the footer: run id, code version, config hash, and under ``command`` the command that repeats the run.
         data_kind: ``world`` marks the title and every table caption as synthetic.
+        nav: other pages of the same site.
+        plotly_src: address of plotly.js beside the page; empty: it is written into the page.
 
     Raises:
-        ValueError: a table without a caption, or with rows of another width than its header.
+        ValueError: a table without a caption, or with rows of another width than its header; a folded section with figures.
     """
     for section in sections:
+        if section.folded and section.figures:
+            raise ValueError(f"section {section.heading!r} is folded and cannot hold figures")
         for table in section.tables:
             _check_table(table)
+    drawn = any(section.figures for section in sections)
     environment = Environment(
         loader=PackageLoader("reelrank.reports"),
         autoescape=True,
@@ -100,7 +129,10 @@ def render_page(
         badge=BADGE if data_kind == "world" else "",
         sections=[_section(section) for section in sections],
         meta=meta,
-        plotly=Markup(get_plotlyjs()),
+        nav=nav,
+        plotly_src=plotly_src,
+        drawn=drawn,
+        plotly=Markup(get_plotlyjs()) if drawn and not plotly_src else "",
         themes=_script_json({mode: template_json(mode == "dark") for mode in ("light", "dark")}),
     )
 
@@ -108,6 +140,23 @@ def render_page(
 def plain_table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     """A table of numbers and words; numbers are shown with thousands separators or 4 significant digits."""
     return Table(caption, columns, [[_plain(value) for value in row] for row in rows])
+
+
+def table_csv(table: Table) -> str:
+    """The table as CSV: values as they are sorted, and a second line of a cell in a column of its own."""
+    detailed = [any(row[i].detail for row in table.rows) for i in range(len(table.columns))]
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = [[name, f"{name}, detail"] if more else [name] for name, more in zip(table.columns, detailed, strict=True)]  # fmt: skip
+    writer.writerow(chain.from_iterable(names))
+    for row in table.rows:
+        writer.writerow(chain.from_iterable(_csv(cell, more) for cell, more in zip(row, detailed, strict=True)))  # fmt: skip
+    return text.getvalue()
+
+
+def _csv(cell: Cell, detailed: bool) -> list[object]:
+    value = cell.text if cell.sort is None or isinstance(cell.sort, str) else cell.sort
+    return [value, cell.detail] if detailed else [value]
 
 
 def template_json(dark: bool) -> dict[str, Any]:
@@ -138,6 +187,8 @@ def _section(section: Section) -> dict[str, Any]:
         "heading": section.heading,
         "paragraphs": [p.strip() for p in section.text.split("\n\n") if p.strip()],
         "facts": section.facts,
+        "links": section.links,
+        "folded": section.folded,
         "tables": section.tables,
         "figures": [_figure(figure) for figure in section.figures],
     }

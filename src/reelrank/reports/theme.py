@@ -16,13 +16,13 @@ VARIANT_COLOURS = {
     "concat_modal": "#c7833b",
     "vanilla_dqn": "#5a9a76",
     "popularity": NEUTRAL,
-    "random": "#c9ced6",
+    "random": "#948a80",
     "logistic": NEUTRAL,
     "edge_mlp": "#c7833b",
     "gnn_64": "#5a9a76",
     "gnn_128": ACCENT,
     "ruie": ACCENT,
-    "nextitnet": "#6f9fcf",
+    "nextitnet": "#5f94c9",
     "sasrec": "#c7833b",
     "gru4rec": "#5a9a76",
     "caser": "#7d6cb3",
@@ -31,11 +31,11 @@ VARIANT_COLOURS = {
     "star": "#a8903a",
     "feedback_simulator": ACCENT,
     "train_mean": NEUTRAL,
-    "planted_truth": "#c9ced6",
+    "planted_truth": "#948a80",
     "mmrf": ACCENT,
-    "mmrf_co": "#6f9fcf",
-    "mmrf_da": "#2f5f94",
-    "mmrf_ns": "#9db8d8",
+    "mmrf_co": "#5f94c9",
+    "mmrf_da": "#5a64ad",
+    "mmrf_ns": "#7a93b0",
     "bc": "#7f7566",
     "wide_deep": "#c7833b",
     "deepfm": "#a8903a",
@@ -45,7 +45,7 @@ VARIANT_COLOURS = {
     "ltr": NEUTRAL,
 }
 MODALITY_COLOURS = {"visual": "#7d6cb3", "audio": "#c0637b", "text": "#3f97a3"}
-SPLIT_COLOURS = {"train": NEUTRAL, "val": "#a9bfd6", "test": ACCENT}
+SPLIT_COLOURS = {"train": NEUTRAL, "val": "#7796b8", "test": ACCENT}
 REWARD_COLOURS = {"immediate": ACCENT, "retention": "#c7833b", "interest": "#5a9a76"}
 OTHERS = ("#9c6b98", "#b5884f", "#4f8f9e", "#a3615b", "#6f8a4a", "#6a7fb5", "#b07aa1", "#7f7566")
 

@@ -171,6 +171,7 @@ def test_a_request_scored_from_the_index_gets_the_heads_scores(teacher, inputs):
         torch.testing.assert_close(scorer.scores(index, chosen, user), expected[chosen], atol=1e-5, rtol=1e-4)  # fmt: skip
 
 
+@pytest.mark.long  # compiles C++
 def test_an_exported_graph_computes_what_its_network_does_for_any_number_of_rows(
     teacher, inputs, tmp_path
 ):
