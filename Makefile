@@ -71,8 +71,9 @@ bench: $(STAMP)  ## one benchmark: make bench NAME=world
 	@test -n "$(NAME)" || { ls benchmarks/*.py | xargs -n1 basename | sed 's/\.py$$//'; exit 2; }
 	$(BIN)/python benchmarks/$(NAME).py
 
-docs: $(STAMP)  ## data dictionary from the table declarations, README's numbers from the newest run
+docs: $(STAMP)  ## data dictionary and parameters from their declarations, README's numbers from the newest run
 	$(BIN)/python docs/make_data_dictionary.py
+	$(BIN)/python docs/make_parameters.py
 	$(BIN)/python docs/make_numbers.py
 
 prune: $(STAMP)  ## drop all but the newest KEEP=5 versions of versioned outputs

@@ -354,7 +354,8 @@ _BOUND = (
     "The main actor climbs watch time's critic, so in the long run it ranks as that critic does: what other agents know helps only if it gets into this "
     "critic, and the only way there is the critics' shared encoder; attention and the other agents' actions (Eq. 1, Eq. 3) work on the actor's side. "
     "Where another response's critic ranks watch time no better than watch time's own, there was nothing to hear; where it ranks it better and the policy "
-    "does not follow, the method as described did not carry it over."
+    "does not follow, the method as described did not carry it over. Where ranking by watch time's own critic gains much more than the policy does, the policy that was "
+    "kept is an early one: the epoch is chosen by how it orders logged val rows, which carry the log's selection."
 )
 
 

@@ -63,6 +63,9 @@ from reelrank.pipelines.mt_dqn.options import (
     SizeOptions,
     VanillaDQNOptions,
 )
+from reelrank.pipelines.mt_dqn.study_options import NOTHING, Setting
+from reelrank.pipelines.mt_dqn.study_options import StudyOptions as MTDQNStudyOptions
+from reelrank.pipelines.mt_dqn.study_options import changed as changed_setting
 from reelrank.pipelines.ope_validity.options import (
     BanditOptions,
     MatrixOptions,
@@ -176,6 +179,18 @@ class MTDQNParameters(Options):
     prediction: PredictOptions
     evaluation: EvaluateOptions
     sizes: SizeOptions
+    studies: MTDQNStudyOptions = Field(description="MT-02 … MT-15 as cells")
+
+    @model_validator(mode="after")
+    def _cells_can_be_made(self) -> Self:
+        own = Setting("mt_dqn", self.models.mt_dqn, self.learning, self.training, self.reward, NOTHING)  # fmt: skip
+        for experiment, cells in self.studies.cells.items():
+            for name, cell in cells.items():
+                try:
+                    changed_setting(own, cell)
+                except ValueError as error:
+                    raise ValueError(f"studies.cells.{experiment}.{name}: {error}") from error
+        return self
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

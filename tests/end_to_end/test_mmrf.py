@@ -2,12 +2,14 @@
 
 import json
 
+import nbformat
 import numpy as np
 import polars as pl
 import pytest
 import torch
 from kedro.framework.project import pipelines
 from kedro.validation.exceptions import ParameterValidationError
+from nbclient import NotebookClient
 
 from reelrank.models.feed_data import batch
 from reelrank.models.feed_options import FeedDataOptions
@@ -165,6 +167,18 @@ def test_the_report_marks_lost_cells_constructed_candidates_and_synthetic_data(d
         assert words in page, words
     for name in FIGURES:
         json.dumps(catalog.get(f"mmrf.figure_{name}").preview())
+
+
+def test_the_notebook_runs_on_the_catalog(data_root, project, monkeypatch):
+    monkeypatch.setenv("REELRANK_ENV", "test")
+    monkeypatch.setenv("REELRANK_DATA_ROOT", str(data_root))
+    notebook = nbformat.read(project / "notebooks/mmrf.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells), "notebooks carry no output"
+    client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(project)}})
+    client.execute()
+    shown = {c["id"]: str(c.get("outputs")) for c in notebook.cells}
+    assert all(method in shown["truth-table"] for method in METHODS)
+    assert "0.5127" in shown["published-table"] and "cosine" in shown["conflict-table"]
 
 
 def test_an_unknown_response_is_refused_before_the_first_node(run, tmp_path):

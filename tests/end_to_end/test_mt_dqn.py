@@ -49,7 +49,7 @@ def catalog(data_root, catalog_of):
 
 
 def test_every_variant_has_every_metric(catalog):
-    results = catalog["mt_dqn.results"].load()
+    results = catalog["mt_dqn.results"].load().filter(experiment="MT-01")
     values = results.filter(pl.col("paired_with").is_null())
     assert set(values["variant"]) == VARIANTS | {"random"}
     per_variant = values.filter(pl.col("variant") != "random").group_by("variant").agg(
@@ -65,7 +65,7 @@ def test_every_variant_has_every_metric(catalog):
 
 
 def test_paired_differences_agree_with_the_values(catalog):
-    results = catalog["mt_dqn.results"].load()
+    results = catalog["mt_dqn.results"].load().filter(experiment="MT-01")
     key = ["metric", "group", "weighting"]
     values = results.filter(pl.col("paired_with").is_null())
     value = {(r["variant"], *(r[k] for k in key)): r["value"] for r in values.iter_rows(named=True)}
@@ -73,6 +73,27 @@ def test_paired_differences_agree_with_the_values(catalog):
         metric = tuple(row[k] for k in key)
         expected = value[(row["variant"], *metric)] - value[(row["paired_with"], *metric)]
         assert row["value"] == pytest.approx(expected)
+
+
+def test_cells_stand_beside_the_run_s_own_model(catalog):
+    results = catalog["mt_dqn.results"].load()
+    key = ["metric", "group", "weighting"]
+    main = results.filter(pl.col("paired_with").is_null(), experiment="MT-01", variant="mt_dqn")
+    value = {tuple(r[k] for k in key): r["value"] for r in main.iter_rows(named=True)}
+    cells = results.filter(pl.col("experiment") != "MT-01")
+    assert set(cells.select("experiment", "cell").iter_rows()) == {
+        ("MT-02", "no_gate"), ("MT-11", "shuffled_50"),
+    }  # fmt: skip
+    for (_, _), rows in cells.group_by("experiment", "cell"):
+        own = {tuple(r[k] for k in key): r["value"] for r in rows.filter(pl.col("paired_with").is_null()).iter_rows(named=True)}  # fmt: skip
+        pairs = rows.filter(paired_with="mt_dqn").iter_rows(named=True)
+        met = {k: r["value"] for r in pairs if (k := tuple(r[k] for k in key)) in value}
+        assert ("true_ndcg@5", "catalogue", "") in met and ("f1", "all", "macro") in met
+        for metric, difference in met.items():
+            assert difference == pytest.approx(own[metric] - value[metric])
+    even = cells.filter(pl.col("paired_with").is_null(), metric="gate_weight", cell="no_gate")
+    # nearly every item has all three
+    assert even["value"].to_list() == pytest.approx([1 / 3] * 3, abs=0.02)
 
 
 def test_the_row_counts_add_up_from_raw_to_events(catalog):
@@ -140,10 +161,11 @@ def test_a_second_run_keeps_the_first_version(run, data_root, catalog_of, projec
     assert model.load().config["name"] == "mt_dqn"
 
 
-def test_the_notebook_runs_on_the_catalog_and_shows_two_versions(data_root, project, monkeypatch):
+@pytest.mark.parametrize(("name", "shows"), [("mt_dqn", "true_ndcg@5"), ("start", "rank correlation")])  # fmt: skip
+def test_notebooks_run_on_the_catalog_after_two_runs(data_root, project, monkeypatch, name, shows):
     monkeypatch.setenv("REELRANK_ENV", "test")
     monkeypatch.setenv("REELRANK_DATA_ROOT", str(data_root))
-    notebook = nbformat.read(project / "notebooks/mt_dqn.ipynb", as_version=4)
+    notebook = nbformat.read(project / f"notebooks/{name}.ipynb", as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells), "notebooks carry no output"
     client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(project)}})
     client.execute()
@@ -152,7 +174,7 @@ def test_the_notebook_runs_on_the_catalog_and_shows_two_versions(data_root, proj
         for cell in notebook.cells
         for output in cell.get("outputs", ())
     )
-    assert "true_ndcg@5" in text
+    assert shows in text
 
 
 def test_the_command_line_runs_from_any_folder_and_names_the_report(project, command_line):

@@ -18,7 +18,7 @@ from reelrank.models.options import FusionOptions
 
 
 class Fused(NamedTuple):
-    """f (M, d_f) and the gate: (M, K) when scalar, (M, K, D) when vector; 0 for an absent modality."""
+    """f (M, d_f) and the gate: (M, K), or (M, K, D) when vector; 0 for an absent modality."""
 
     f: Tensor
     gate: Tensor
@@ -81,7 +81,11 @@ class CrossModalFusion(nn.Module):
             nn.init.normal_(embedding, std=0.02)
         self.layers = nn.ModuleList(_EncoderLayer(options) for _ in range(options.layers))
         self.norm = nn.LayerNorm(d)
-        self.gate = nn.Linear(k * d, k if options.gate == "scalar" else k * d)
+        self.gate = (
+            None
+            if options.gate == "even"
+            else nn.Linear(k * d, k if options.gate == "scalar" else k * d)
+        )
         self.out = nn.Linear(d, options.d_f)
 
     def forward(self, tokens: ItemTokens) -> Fused:
@@ -98,7 +102,7 @@ class CrossModalFusion(nn.Module):
             e_MTD = layer(e_MTD, key_mask_MT)
         z_MKD, present_MK = self._pool(self.norm(e_MTD), tokens)
         gate = self._gate(z_MKD, present_MK)
-        weights = gate.unsqueeze(-1) if self.options.gate == "scalar" else gate
+        weights = gate.unsqueeze(-1) if gate.dim() == 2 else gate
         return Fused(self.out((weights * z_MKD).sum(1)), gate)
 
     @torch.no_grad()
@@ -123,7 +127,8 @@ class CrossModalFusion(nn.Module):
             mass_MHKK = mass_MHKK / n_queries_MK.clamp_min(1)[:, None, :, None]
             layers.append(mass_MHKK.sum(0) / n_items_K[None, :, None])
             e_MTD = layer(e_MTD, key_mask_MT)
-        return torch.stack(layers)
+        heads, kinds = self.options.heads, owner_TK.shape[1]
+        return torch.stack(layers) if layers else e_MTD.new_zeros(0, heads, kinds, kinds)
 
     def _embed(self, tokens: ItemTokens) -> tuple[Tensor, Tensor]:
         """e_m = LayerNorm(W_m x_m) + type_m + pos of all modalities, (M, T, D), and the key mask (M, T)."""
@@ -153,6 +158,8 @@ class CrossModalFusion(nn.Module):
         return torch.stack(z, dim=1), torch.stack([m.mask.any(1) for m in tokens.modalities], dim=1)
 
     def _gate(self, z_MKD: Tensor, present_MK: Tensor) -> Tensor:
+        if self.gate is None:
+            return present_MK / present_MK.sum(1, keepdim=True).clamp_min(1)
         # MT-DQN Eq. 6
         logits = self.gate(z_MKD.flatten(1))
         if self.options.gate == "vector":

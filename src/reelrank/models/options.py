@@ -15,15 +15,18 @@ class FusionOptions(Options):
     d_model: int = Field(
         768, ge=4, description="width of a token [D: BERT-base width, divisible by 12]"
     )
-    layers: int = Field(6, ge=1, description="encoder layers [S]")
+    layers: int = Field(
+        6, ge=0, description="encoder layers [S]; 0: no attention between tokens, they are averaged"
+    )
     heads: int = Field(12, ge=1, description="attention heads [S]")
     ffn_multiple: int = Field(4, ge=1, description="width of the feed-forward layer / d_model [D]")
     dropout: float = Field(0.1, ge=0, lt=1, description="on both residual branches [D]")
     layout: Literal["joint"] = Field(
         "joint", description="joint: every token attends to every modality [D]"
     )
-    gate: Literal["scalar", "vector"] = Field(
-        "scalar", description="one weight per modality, or one per modality and channel [D]"
+    gate: Literal["scalar", "vector", "even"] = Field(
+        "scalar",
+        description="one weight per modality, or one per modality and channel [D]; even: no gate, all present ones alike",
     )
     d_f: int = Field(256, ge=1, description="width of the fused vector f [D]")
 
@@ -50,6 +53,11 @@ class TGNNOptions(Options):
     content_dim: int = Field(32, ge=1, description="width of W f_v in an event's message [D]")
     attribute_dim: int = Field(8, ge=1, description="width of a static attribute's embedding [D]")
     dropout: float = Field(0.1, ge=0, lt=1, description="on a layer's output [D]")
+    kind: Literal["window", "last_items"] = Field(
+        "window",
+        description="window: temporal attention, Eq. 11 [S]; last_items: no graph, the mean of a user's last items in its place",
+    )
+    last: int = Field(20, ge=1, description="items that last_items averages [D: METHODS §3.10]")
 
     @model_validator(mode="after")
     def _shapes_agree(self) -> Self:

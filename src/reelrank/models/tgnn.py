@@ -102,7 +102,9 @@ class _TemporalAttention(nn.Module):
         logits_RHK = logits_RHK.masked_fill(~seen_RHK, torch.finfo(logits_RHK.dtype).min)
         alpha_RHK = torch.softmax(logits_RHK, dim=-1) * seen_RHK
         # of a head's row only its own columns are its context
-        value_RHHC = (alpha_RHK @ F.embedding(index_RK, value_ED)).unflatten(2, (self.heads, -1))
+        value_RHHC = (alpha_RHK @ F.embedding(index_RK, value_ED)).view(
+            r, self.heads, self.heads, -1
+        )
         context_RHC = value_RHHC.diagonal(dim1=1, dim2=2).mT
         context_RHC = context_RHC + torch.einsum(
             "rht,hct->rhc", alpha_RHK @ time_RKT, time_value_HCT
@@ -110,6 +112,39 @@ class _TemporalAttention(nn.Module):
         context = context_RHC.flatten(1)
         update = self.merge(torch.cat([context, h_RD], dim=1))
         out: Tensor = self.norm(h_RD + self.dropout(update))
+        return out
+
+
+class LastItems(nn.Module):
+    """In place of a graph: a user is its static attributes and the mean of its last items, an item is itself (METHODS §3.10).
+
+    Args:
+        options: widths, and how many items.
+        spec: sizes of the inputs.
+        d_f: width of the item memory.
+    """
+
+    def __init__(self, options: TGNNOptions, spec: InputSpec, d_f: int) -> None:
+        super().__init__()
+        self.options = options
+        self.user_base = UserAttributes(spec.user_cardinalities, options.attribute_dim, options.d_h)
+        self.item_base = nn.Linear(d_f, options.d_h)
+        self.norm = nn.LayerNorm(options.d_h)
+
+    def forward(self, inputs: ModelInputs, nodes: Tensor, ts: Tensor, memory: Tensor) -> Tensor:
+        """States (R, d_h) of nodes (R,) at times (R,); arguments as of :class:`WindowTGNN`."""
+        stream = inputs.stream
+        is_user = nodes < stream.n_users
+        h = memory.new_zeros(len(nodes), self.options.d_h)
+        users, items = nodes[is_user], nodes[~is_user] - stream.n_users
+        position, mask = stream.last_k(users, ts[is_user], self.options.last)
+        history = memory[stream.item[position]] * mask.unsqueeze(-1)
+        # the map is affine: of a user without history nothing but the bias is left
+        mean = history.sum(1) / mask.sum(1, keepdim=True).clamp_min(1)
+        h = h.index_put(
+            (is_user,), self.user_base(inputs.users.codes[users]) + self.item_base(mean)
+        )
+        out: Tensor = self.norm(h.index_put((~is_user,), self.item_base(memory[items])))
         return out
 
 
@@ -199,3 +234,12 @@ class WindowTGNN(nn.Module):
         users, items = unique[unique < n_users], unique[unique >= n_users] - n_users
         base = torch.cat([self.user_base(inputs.users.codes[users]), self.item_base(memory[items])])
         return F.embedding(inverse, base)
+
+
+def graph_network(options: TGNNOptions, spec: InputSpec, d_f: int) -> WindowTGNN | LastItems:
+    """The network of ``options.kind``; arguments as of :class:`WindowTGNN`."""
+    kinds: dict[str, type[WindowTGNN] | type[LastItems]] = {
+        "window": WindowTGNN,
+        "last_items": LastItems,
+    }
+    return kinds[options.kind](options, spec, d_f)

@@ -125,8 +125,8 @@ class LatencyOptions(Options):
 class CompressParameters(Options):
     """Block ``compress``."""
 
-    command: str
-    work_dir: str
+    command: str = Field(description="shown in the report")
+    work_dir: str = Field(description="folder of unfinished training runs")
     student: StudentOptions
     distillation: DistillationOptions
     training: TrainOptions

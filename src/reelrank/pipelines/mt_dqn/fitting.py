@@ -15,6 +15,7 @@ from reelrank.models.policy import RankingModel
 from reelrank.options import Options, digest
 from reelrank.pipelines.mt_dqn import baselines as _baselines  # noqa: F401 (registers them)
 from reelrank.pipelines.mt_dqn import model as _model  # noqa: F401 (registers MT-DQN)
+from reelrank.pipelines.mt_dqn import variants as _variants  # noqa: F401 (registers them)
 from reelrank.pipelines.mt_dqn.baselines import fit_popularity
 from reelrank.pipelines.mt_dqn.learning import learn
 from reelrank.pipelines.mt_dqn.options import LearningOptions, PopularityOptions

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from reelrank.models.event_stream import BEHAVIOURS
 from reelrank.models.policy import Outputs
 from reelrank.pipelines.mt_dqn.options import HeadOptions
+
+
+@dataclass(frozen=True)
+class ActionOutputs(Outputs):
+    """Outputs of a model with several actions on a candidate; ``q`` is that of the best.
+
+    Attributes:
+        q_actions: (B, C, A).
+    """
+
+    q_actions: Tensor
 
 
 class CandidateHeads(nn.Module):
@@ -18,6 +31,7 @@ class CandidateHeads(nn.Module):
         item_dim: width of an item state.
         options: widths of the layers.
         behaviour_weights: without them Q is learnt; with them it is Σ weight · p over the behaviours.
+        n_actions: on a candidate, A; 1: to show it.
     """
 
     def __init__(
@@ -26,6 +40,7 @@ class CandidateHeads(nn.Module):
         item_dim: int,
         options: HeadOptions,
         behaviour_weights: tuple[float, float, float] | None = None,
+        n_actions: int = 1,
     ) -> None:
         super().__init__()
         first, second = options.hidden
@@ -40,7 +55,7 @@ class CandidateHeads(nn.Module):
             nn.Linear(state, options.value_hidden), nn.ReLU(), nn.Linear(options.value_hidden, 1)
         )
         self.behaviour_weights = behaviour_weights
-        self.q = nn.Linear(second, 1) if behaviour_weights is None else None
+        self.q = nn.Linear(second, n_actions) if behaviour_weights is None else None
 
     def forward(self, user_state: Tensor, item_state: Tensor) -> Outputs:
         """Outputs (B, C) for user states (B, Du) and item states (B or 1, C, Dv)."""
@@ -54,14 +69,13 @@ class CandidateHeads(nn.Module):
         trunk = self.trunk(state)
         logits = self.behaviours(trunk)
         if self.q is None:
-            q = torch.sigmoid(logits) @ logits.new_tensor(self.behaviour_weights)
+            q = (torch.sigmoid(logits) @ logits.new_tensor(self.behaviour_weights)).unsqueeze(-1)
         else:
-            q = self.q(trunk).squeeze(-1)
-        return Outputs(
-            q=q,
-            behaviour_logits=logits,
-            # METHODS §3.9: judged beside Q̂, so it may not shape what Q̂ learns
-            value=self.value(state.detach()).squeeze(-1),
-            # judged only (METHODS §3.9): MT-DQN's loss has no term for it
-            reward=self.reward(trunk.detach()).squeeze(-1),
-        )
+            q = self.q(trunk)
+        # METHODS §3.9: judged beside Q̂, so it may not shape what Q̂ learns
+        value = self.value(state.detach()).squeeze(-1)
+        # judged only (METHODS §3.9): MT-DQN's loss has no term for it
+        reward = self.reward(trunk.detach()).squeeze(-1)
+        if q.shape[-1] == 1:
+            return Outputs(q.squeeze(-1), logits, value, reward)
+        return ActionOutputs(q.amax(-1), logits, value, reward, q)

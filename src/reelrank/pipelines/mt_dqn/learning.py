@@ -21,6 +21,7 @@ from reelrank.models.event_stream import BEHAVIOURS
 from reelrank.models.inputs import ModelInputs
 from reelrank.models.negatives import NegativeSampler
 from reelrank.models.policy import Outputs, RankingModel
+from reelrank.pipelines.mt_dqn.heads import ActionOutputs
 from reelrank.pipelines.mt_dqn.lists import ListBatch
 from reelrank.pipelines.mt_dqn.losses import behaviour_losses, best_next, masked_mean, td_target
 from reelrank.pipelines.mt_dqn.model import MTDQN
@@ -82,6 +83,25 @@ def draw_candidates(
     return candidates.clamp_min(0), candidates >= 0
 
 
+def taken_q(outputs: Outputs, labels: Tensor) -> Tensor:
+    """Q of what was logged: candidate 0, and where actions are behaviours the rarest that was observed, else to watch.
+
+    Args:
+        outputs: of the candidates.
+        labels: (B, 3) watch, like, share; NaN = null.
+
+    Returns:
+        (B,).
+
+    Source: METHODS §3.7 [D: one action a row, share before like before watch].
+    """
+    if not isinstance(outputs, ActionOutputs):
+        return outputs.q[:, 0]
+    is_like, is_share = labels[:, 1] == 1, labels[:, 2] == 1
+    action = torch.where(is_share, 2, torch.where(is_like, 1, 0))
+    return outputs.q_actions[:, 0].gather(1, action.unsqueeze(1)).squeeze(1)
+
+
 def dqn_step(
     model: RankingModel,
     rows: Tensor,
@@ -113,7 +133,7 @@ def dqn_step(
     # MT-DQN Eq. 14
     reward = stream.td_reward(rows) if options.reward == "composite" else stream.r_immediate[rows]
     y = td_target(reward, q_next, options.gamma, options.limit)
-    q = outputs.q[:, 0]
+    q = taken_q(outputs, stream.labels[rows])
     error = F.huber_loss(q, y.nan_to_num(0.0), reduction="none", delta=options.huber_delta)
     losses["dqn"] = masked_mean(error, ~y.isnan())
     total = torch.stack(list(losses.values())).sum()

@@ -13,7 +13,7 @@ from reelrank.models.fusion import CrossModalFusion, Fused
 from reelrank.models.inputs import InputSpec, ModelInputs
 from reelrank.models.policy import Outputs, RankingModel
 from reelrank.models.registry import register
-from reelrank.models.tgnn import WindowTGNN
+from reelrank.models.tgnn import graph_network
 from reelrank.pipelines.mt_dqn.heads import CandidateHeads
 from reelrank.pipelines.mt_dqn.options import MTDQNOptions
 
@@ -40,8 +40,8 @@ class MTDQN(RankingModel):
         super().__init__(config, spec)
         d_f, d_h = config.fusion.d_f, config.tgnn.d_h
         self.fusion = CrossModalFusion(config.fusion, spec.token_lengths, spec.token_dims)
-        self.tgnn = WindowTGNN(config.tgnn, spec, d_f)
-        self.heads = CandidateHeads(d_h, d_f + d_h * config.item_graph_state, config.head)
+        self.tgnn = graph_network(config.tgnn, spec, d_f)
+        self.heads = CandidateHeads(*self.state_dims, config.head)
         self.link = (
             nn.Sequential(nn.Linear(2 * d_h, d_h), nn.ReLU(), nn.Linear(d_h, 1))
             if config.link_head
@@ -49,6 +49,12 @@ class MTDQN(RankingModel):
         )
         self.register_buffer("item_memory", torch.zeros(spec.n_items, d_f))
         self.item_memory: Tensor
+
+    @property
+    def state_dims(self) -> tuple[int, int]:
+        """Widths of a user state and of an item state."""
+        d_f, d_h = self.config.fusion.d_f, self.config.tgnn.d_h
+        return d_h, d_f + d_h * self.config.item_graph_state
 
     def user_state(self, inputs: ModelInputs, users: Tensor, ts: Tensor) -> Tensor:
         """h_u(t) of users (B,) at ts (B,): (B, d_h).
@@ -113,7 +119,7 @@ class MTDQN(RankingModel):
         return fused
 
     def _fused(self, inputs: ModelInputs, items: Tensor) -> Tensor:
-        """f of items (M,): with gradient in training, else from the memory."""
+        """Vectors f of items (M,): with gradient in training, else from the memory."""
         return self._fuse_through(inputs, items) if self.training else self.item_memory[items]
 
     def _fuse_through(self, inputs: ModelInputs, items: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ from reelrank.pipelines.mt_dqn.options import (
     SizeOptions,
     VanillaDQNOptions,
 )
+from reelrank.pipelines.mt_dqn.study_options import NOTHING, Setting, StudyOptions
 from reelrank.provenance import config_hash, fingerprint
 from reelrank.sources.manifest import Manifest
 from reelrank.training.artifact import ModelCheckpoint
@@ -210,22 +211,29 @@ def judge_against_truth(
     **catalogues: pl.DataFrame,
 ) -> pl.DataFrame:
     """NDCG of each catalogue ranking against the planted expected reward; empty on real data."""
-    manifest = Manifest.from_dict(raw_manifest)
-    if manifest.kind != "world":
+    truth = _truth(raw_manifest)
+    if truth is None:
         return pl.DataFrame(schema=planted.SCHEMA)
     weights = reward.weights.model_dump()
     return planted.true_ndcg(
         catalogues,
-        # an official release is a folder inside the world's
-        WeiboTruth.load(manifest.root)
-        if manifest.source == "weibo"
-        else Truth.load(manifest.root.parent),
+        truth,
         planted.raw_numbers(user_map),
         planted.raw_numbers(item_map),
         availability_ts(events, items),
         evaluation.k,
         {SIGNALS[term]: weights[term] for term in reward_terms(events.lazy())},
     )
+
+
+def _truth(raw_manifest: dict[str, Any]) -> Truth | WeiboTruth | None:
+    """What the world behind the raw files knows; None for real ones."""
+    manifest = Manifest.from_dict(raw_manifest)
+    if manifest.kind != "world":
+        return None
+    # an official release is a folder inside the world's
+    is_weibo = manifest.source == "weibo"
+    return WeiboTruth.load(manifest.root) if is_weibo else Truth.load(manifest.root.parent)
 
 
 def evaluate(
@@ -241,7 +249,7 @@ def evaluate(
     world: dict[str, Any],
     **predictions: pl.DataFrame,
 ) -> pl.DataFrame:
-    """Result rows of every variant with predictions, and paired differences of MT-DQN with each of them."""
+    """Result rows of every variant with predictions, and paired differences of MT-DQN with each of them (MT-01)."""
     variants = [name.removesuffix("_lists") for name in predictions if name.endswith("_lists")]
     test = events.filter(pl.col("split") == "test", pl.col("is_rand") == 0)
     bootstrap = UserBootstrap(test["user_id"], evaluation.replicates, evaluation.seed)
@@ -262,12 +270,85 @@ def evaluate(
     )
     for variant, table in judge.truth_estimates(true_ndcg, bootstrap, evaluation.k).items():
         estimates[variant] = {**table, **estimates[variant]}
-    return results_frame(
-        judge.result_rows(estimates, MAIN),
-        system="mt_dqn",
-        source=raw_manifest["source"],
-        split=f"{split_cuts['rule']}/test",
-        seed=training.seed,
-        data_kind="world" if raw_manifest["kind"] == "world" else "real",
-        config_hash=config_hash(system, shared, source, world),
-    )
+    common = _common(raw_manifest, split_cuts, training, (system, shared, source, world))
+    rows = judge.result_rows(estimates, MAIN)
+    return results_frame(rows, **common, experiment="MT-01", cell="main")
+
+
+def study(
+    studies: StudyOptions,
+    model: MTDQNOptions,
+    learning: LearningOptions,
+    training: TrainOptions,
+    reward: RewardOptions,
+    list_options: ListOptions,
+    prediction: PredictOptions,
+    evaluation: EvaluateOptions,
+    work_dir: str,
+    system: dict[str, Any],
+    shared: dict[str, Any],
+    source: dict[str, Any],
+    world: dict[str, Any],
+    raw_manifest: dict[str, Any],
+    split_cuts: dict[str, Any],
+    user_map: pl.DataFrame,
+    item_map: pl.DataFrame,
+    events: pl.DataFrame,
+    item_modal: pl.DataFrame,
+    items: pl.DataFrame,
+    users: pl.DataFrame,
+    lists: pl.DataFrame,
+    own_model: ModelCheckpoint,
+    own_history: pl.DataFrame,
+    own_gates: pl.DataFrame,
+    own_impressions: pl.DataFrame,
+    own_lists: pl.DataFrame,
+    own_catalogue: pl.DataFrame,
+    own_targets: pl.DataFrame,
+) -> pl.DataFrame:
+    """Every cell of the experiments that ``studies.run`` names, against the run's own model."""
+    from reelrank.pipelines.mt_dqn.fitting import Tables
+    from reelrank.pipelines.mt_dqn.predict import Predictions
+    from reelrank.pipelines.mt_dqn.studies import Learnt, Study
+    from reelrank.pipelines.mt_dqn.study_measures import Measures, Seen, World
+
+    tables = Tables(events, item_modal, items, users)
+    numbers = (planted.raw_numbers(ids) for ids in (user_map, item_map))
+    made = Study(
+        own=Setting("mt_dqn", model, learning, training, reward, NOTHING),
+        main=Learnt(own_model, own_history, tables, lists),
+        seen=Seen(Predictions(own_impressions, own_lists, own_catalogue, own_targets), own_gates),
+        cuts=Cuts(**split_cuts),
+        lists=list_options,
+        prediction=prediction,
+        measures=Measures.of(tables, evaluation, World(_truth(raw_manifest), *numbers)),
+        work_dir=Path(work_dir),
+    ).run(studies)
+    common = _common(raw_manifest, split_cuts, training, (system, shared, source, world))
+    frames = [
+        results_frame(rows, **common, experiment=experiment, cell=cell)
+        for (experiment, cell), rows in made.items()
+    ]
+    return pl.concat([results_frame([], **common), *frames])
+
+
+def _common(
+    raw_manifest: dict[str, Any],
+    split_cuts: dict[str, Any],
+    training: TrainOptions,
+    blocks: Sequence[dict[str, Any]],
+) -> dict[str, str | int | None]:
+    """What all result rows of a run have in common."""
+    return {
+        "system": "mt_dqn",
+        "source": raw_manifest["source"],
+        "split": f"{split_cuts['rule']}/test",
+        "seed": training.seed,
+        "data_kind": "world" if raw_manifest["kind"] == "world" else "real",
+        "config_hash": config_hash(*blocks),
+    }
+
+
+def collect(*studies: pl.DataFrame) -> pl.DataFrame:
+    """All result rows, in the order of the experiments."""
+    return pl.concat(studies).sort("experiment", maintain_order=True)

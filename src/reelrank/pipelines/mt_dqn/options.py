@@ -43,6 +43,18 @@ class MTDQNOptions(Options):
         return self
 
 
+class SupervisedMTDQNOptions(MTDQNOptions):
+    """MT-DQN without reinforcement (MT-02): the same states, ranked by their behaviours."""
+
+    behaviour_weights: tuple[float, float, float] = Field(
+        (1.0, 0.5, 0.5), description="score = Σ weight · p over watch, like, share [D]"
+    )
+
+
+class BehaviourMTDQNOptions(MTDQNOptions):
+    """MT-DQN whose action is a behaviour (MT-15): Q has a value for each of watch, like, share."""
+
+
 class ConcatModalOptions(Options):
     """Concat-Modal [S]: mean-pooled modalities, no attention, no graph, supervised heads."""
 

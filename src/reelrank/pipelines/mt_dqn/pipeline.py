@@ -19,6 +19,7 @@ COMMON = (
     "prediction",
     "evaluation",
     "sizes",
+    "studies",
 )
 ORIGIN = ("system", "shared", "source", "world")  # blocks of parameters that a result rests on
 SHARED = ("interactions", "items", "users", "item_modal", "splits", "split_cuts", "user_map", "item_map", "raw_manifest", "ingestion_report")  # fmt: skip
@@ -43,6 +44,25 @@ def _predict(variant: str) -> Node:
         name=f"predict_{variant}",
         tags=["prediction"],
     )
+
+
+def _study() -> Node:
+    parts = ("model", "history", "impressions", "lists", "catalogue", "targets")
+    settings = ("studies", "learning", "training", "reward", "prediction", "evaluation", "work_dir")
+    return Node(
+        nodes.study,
+        {
+            **{n: f"params:{n}" for n in (*settings, *ORIGIN)},
+            "model": f"params:models.{nodes.MAIN}",
+            "list_options": "params:lists",
+            **{n: n for n in ("raw_manifest", "split_cuts", "user_map", "item_map", *TABLES, "lists")},
+            "own_gates": "gates",
+            **{f"own_{part}": f"{nodes.MAIN}_{part}" for part in parts},
+        },
+        "study_cells",
+        name="study",
+        tags=["gpu", "training"],
+    )  # fmt: skip
 
 
 def _judge_against_truth(variants: Sequence[str]) -> Node:
@@ -112,7 +132,15 @@ def create_pipeline(system: str = "mt_dqn", source: str = "kuairand") -> Pipelin
             tags=["prediction"],
         ),
         _judge_against_truth(nodes.VARIANTS),
-        _evaluate(nodes.VARIANTS, "results"),
+        _evaluate(nodes.VARIANTS, "study_main"),
+        _study(),
+        Node(
+            nodes.collect,
+            ["study_main", "study_cells"],
+            "results",
+            name="collect",
+            tags=["evaluation"],
+        ),
         Node(
             report.draw,
             [

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 import polars as pl
 
 from reelrank.features.rewards import SIGNALS, RewardOptions
+from reelrank.pipelines.mt_dqn import study_report
 from reelrank.pipelines.mt_dqn.evaluate import BEHAVIOUR_LABELS
 from reelrank.reports import figures
 from reelrank.reports.page import Fact, Section, Table, plain_table, render_page
@@ -26,6 +27,7 @@ FIGURES = (
     "reward_parts",
     "ingestion_steps",
     "split_sizes",
+    "studies",
 )
 
 
@@ -40,6 +42,7 @@ def draw(
     *histories: pl.DataFrame,
 ) -> tuple[go.Figure, ...]:
     """Every figure of the report, in the order of ``FIGURES``."""
+    main = results.filter(experiment="MT-01")
     test = mt_dqn_impressions.filter(pl.col("split") == "test")
     logged = events.select("return")[test["position"]]
     sizes = events.group_by("split").agg(
@@ -50,14 +53,15 @@ def draw(
     )
     return (
         figures.learning_curves(pl.concat(histories, how="diagonal")),
-        figures.metric_bars(results.filter(pl.col("metric").str.contains("ndcg|f1|ap"))),
-        figures.paired_differences(results.filter(pl.col("metric").str.contains("ndcg"))),
+        figures.metric_bars(main.filter(pl.col("metric").str.contains("ndcg|f1|ap"))),
+        figures.paired_differences(main.filter(pl.col("metric").str.contains("ndcg"))),
         figures.gate_weights(gates),
         figures.attention_heatmap(_attention_array(attention)),
         figures.q_against_returns(test.select("q", "value").with_columns(logged)),
         figures.reward_parts(events, reward.lambda_retention, reward.lambda_interest),
         figures.ingestion_steps(ingestion_report),
         figures.split_sizes(sizes.sort("split")),
+        study_report.figure(results),
     )
 
 
@@ -76,15 +80,16 @@ def write(
     """The page, drawn from result rows and figures of the catalog."""
     figure = {name.removeprefix("figure_"): drawing for name, drawing in drawn.items()}
     first = results.row(0, named=True)
-    rank = results.filter(pl.col("metric").str.contains("ndcg|f1|ap"))
+    main = results.filter(experiment="MT-01")
+    rank = main.filter(pl.col("metric").str.contains("ndcg|f1|ap"))
     # few comparisons, chosen beforehand: each one more weakens all in the Holm correction
     headline = rank.filter(pl.col("metric").str.contains("ndcg") | (pl.col("weighting") == "macro"))
-    error = results.filter(~pl.col("metric").str.contains("ndcg|f1|ap"))
+    error = main.filter(~pl.col("metric").str.contains("ndcg|f1|ap"))
     is_world = first["data_kind"] == "world"
     source = SOURCE_NAMES[raw_manifest["source"]]
     where = f"a generated world in {source}'s format" if is_world else f"real {source} rows"
     sections = [
-        Section("Is it any good?", _headline(is_world), facts=_facts(results),
+        Section("Is it any good?", _headline(is_world), facts=_facts(main),
                 tables=[results_table(rank, "Ranking and behaviours on the test part"), _signals(events)],
                 figures=[figure["metrics"]]),
         Section("Against each baseline", _DIFFERENCES, figures=[figure["differences"]],
@@ -96,6 +101,7 @@ def write(
         Section("What the fusion looks at", _FUSION, tables=[_modalities(item_modal)], figures=[figure["gates"], figure["attention"]]),
         Section("How it learnt", _LEARNING, figures=[figure["learning_curves"]],
                 tables=[_frame_table("Parameters at the sizes declared in mt_dqn.sizes", sizes)]),
+        *study_report.sections(results, figure["studies"]),
         Section("From raw files to training rows", _ingestion_text(ingestion_report, raw_manifest["source"], item_modal),
                 figures=[figure["ingestion_steps"], figure["split_sizes"]],
                 tables=[_files(ingestion_report), *_published(ingestion_report)]),
