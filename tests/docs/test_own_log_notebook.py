@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.long
 def test_a_csv_becomes_tables_and_sequences():
     notebook = nbformat.read(ROOT / "notebooks/own_log.ipynb", as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells), "notebooks carry no output"

@@ -169,6 +169,7 @@ def test_the_report_marks_lost_cells_constructed_candidates_and_synthetic_data(d
         json.dumps(catalog.get(f"mmrf.figure_{name}").preview())
 
 
+@pytest.mark.long
 def test_the_notebook_runs_on_the_catalog(data_root, project, monkeypatch):
     monkeypatch.setenv("REELRANK_ENV", "test")
     monkeypatch.setenv("REELRANK_DATA_ROOT", str(data_root))
