@@ -17,6 +17,8 @@ from reelrank.models.simulator_environment import SimulatorEnvironment, Simulato
 from reelrank.pipelines.feedback_simulator.report import FIGURES
 from reelrank.tables import Results
 
+pytestmark = pytest.mark.long
+
 MAIN = "feedback_simulator"
 OF_RESPONSE = {
     "gauc",

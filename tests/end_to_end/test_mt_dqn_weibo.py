@@ -7,6 +7,8 @@ from reelrank.features.rewards import reward_terms
 from reelrank.pipelines.mt_dqn.evaluate import logged_behaviours
 from reelrank.worlds.weibo_truth import WeiboTruth
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def catalog(run, catalog_of, tmp_path_factory):

@@ -5,6 +5,8 @@ import pytest
 
 from reelrank.evaluation.results import ResultRow, results_frame
 
+pytestmark = pytest.mark.long
+
 RUN = "2026-03-01T00.00.00.000Z"
 
 
