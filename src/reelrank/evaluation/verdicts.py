@@ -187,29 +187,36 @@ class _Number(Options):
 
 def _numbers(rows: pl.DataFrame, claim: Claim) -> list[_Number]:
     """The rows of a claim, minus their counterparts if it has any."""
-    own = _chosen(rows, claim.where)
+    own = matching(rows, claim.where)
     if claim.minus is None:
         return [_number(row) for row in own.drop_nulls("value").iter_rows(named=True)]
     changed = {*claim.minus} & {*SAME}
-    other = _chosen(rows, {**claim.where, **claim.minus})
+    other = matching(rows, {**claim.where, **claim.minus})
     keys = [name for name in SAME if name not in changed]
     pairs = own.join(other, on=keys, how="inner", suffix="_minus", nulls_equal=True)
     pairs = pairs.drop_nulls(["value", "value_minus"])
     return [_difference(row) for row in pairs.iter_rows(named=True)]
 
 
-def _chosen(rows: pl.DataFrame, where: Mapping[str, Selector]) -> pl.DataFrame:
+def matching(rows: pl.DataFrame, where: Mapping[str, Selector]) -> pl.DataFrame:
+    """Rows whose columns have the wanted values (``*`` for anything, null for empty).
+
+    A ``paired_with`` that is not named is empty: a value, not a difference.
+
+    Raises:
+        ValueError: ``where`` names no column of the rows.
+    """
+    unknown = sorted(set(where) - set(rows.columns))
+    if unknown:
+        raise ValueError(f"where names {unknown}; result rows have {rows.columns}")
     for column, wanted in {"paired_with": None, **where}.items():
         if wanted is None:
             rows = rows.filter(pl.col(column).is_null())
             continue
         patterns = (wanted,) if isinstance(wanted, str) else wanted
-        values = [
-            v
-            for v in rows[column].unique().drop_nulls()
-            if any(fnmatchcase(v, p) for p in patterns)
-        ]
-        rows = rows.filter(pl.col(column).is_in(values))
+        present = rows[column].unique().drop_nulls().to_list()
+        found = [v for v in present if any(fnmatchcase(v, p) for p in patterns)]
+        rows = rows.filter(pl.col(column).is_in(found))
     return rows
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from reelrank.evaluation.stored import answering
-from reelrank.evaluation.verdicts import NOT_RUN, Question
+from reelrank.evaluation.verdicts import NOT_RUN, Question, matching
 from reelrank.pipelines.reporting import drawings, published
 from reelrank.pipelines.reporting import rows as kept
 from reelrank.pipelines.reporting.options import (
@@ -295,7 +295,7 @@ def _about(system: SystemOptions) -> str:
 def _headline_sections(site: Site, namespace: str, rows: pl.DataFrame) -> list[Section]:
     """What is drawn first, and the whole block that it stands in."""
     wanted = {"paired_with": ("*",), **site.system(namespace).headline}
-    first = pl.concat([kept.matching(rows, site.system(namespace).headline), kept.matching(rows, wanted)]).unique(maintain_order=True)  # fmt: skip
+    first = pl.concat([matching(rows, site.system(namespace).headline), matching(rows, wanted)]).unique(maintain_order=True)  # fmt: skip
     if not site.system(namespace).headline or first.is_empty():
         table = drawings.long_table(rows, "Numbers", site.options.most_rows, rows_path(namespace))
         return [Section("Numbers", "No headline is named for this system, or no row answers it.", tables=[table])]  # fmt: skip
@@ -327,7 +327,7 @@ def _history_section(history: pl.DataFrame, system: SystemOptions) -> Section:
         .sort("run_id", "code_version", descending=True)
     )
     tables = [plain_table("Earlier runs", ["run", "code version", "config hash", "seeds", "numbers"], runs.rows())]  # fmt: skip
-    first = kept.matching(history, system.headline) if system.headline else history.clear()
+    first = matching(history, system.headline) if system.headline else history.clear()
     for (run_id, version), part in first.group_by("run_id", "code_version", maintain_order=True):
         caption = f"Headline of run {run_id}, code version {version}"
         tables.append(drawings.long_table(part, caption, 60, ""))
@@ -522,9 +522,9 @@ def _version_sections(
 def _claimed(asked: Question, rows: pl.DataFrame) -> Iterator[pl.DataFrame]:
     """Rows that its claims name, and their counterparts."""
     for claim in asked.reading.claims:
-        yield kept.matching(rows, claim.where)
+        yield matching(rows, claim.where)
         if claim.minus is not None:
-            yield kept.matching(rows, {**claim.where, **claim.minus})
+            yield matching(rows, {**claim.where, **claim.minus})
 
 
 # Data sets
@@ -665,7 +665,7 @@ def _card(site: Site, rows: pl.DataFrame) -> Section:
     generated = _kind(rows) == "world"
     sources = rows["source"].unique().sort().to_list()
     licences = "; ".join(f"{site.source_title(s)}: {site.licences.get(s, 'not known')}" for s in sources)  # fmt: skip
-    first = kept.matching(rows, system.headline) if system.headline else rows.clear()
+    first = matching(rows, system.headline) if system.headline else rows.clear()
     told = "; ".join(
         f"{metric_title(r['metric'], r['group'], r['weighting'])} {drawings.value_cell(r).text} {drawings.value_cell(r).detail} (n = {r['n']:,})"
         for r in first.head(4).iter_rows(named=True)

@@ -7,8 +7,8 @@ from typing import Any
 
 import polars as pl
 
+from reelrank.evaluation.verdicts import matching
 from reelrank.pipelines.reporting.options import PublishedOptions
-from reelrank.pipelines.reporting.rows import matching
 
 AGAINST: dict[str, type[pl.DataType]] = {
     "model": pl.String, "column": pl.String, "printed": pl.Float64, "bound_low": pl.Float64, "bound_high": pl.Float64, "note": pl.String,

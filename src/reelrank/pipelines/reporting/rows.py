@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from fnmatch import fnmatchcase
-
 import polars as pl
-
-from reelrank.pipelines.reporting.options import Selector
 
 CLAIMS = "claims"
 COLLECTED = "experiments"
@@ -61,28 +56,6 @@ def shown_claims(rows: pl.DataFrame) -> pl.DataFrame:
     own = own.filter(pl.col("run_id") == pl.col("run_id").max().over("namespace", "source"))
     parts = pl.col("cell").str.extract_groups(r"^(?<claim>.*): (?<outcome>[^:]*)$")
     return own.with_columns(parts.alias("parts")).unnest("parts")
-
-
-def matching(rows: pl.DataFrame, where: Mapping[str, Selector]) -> pl.DataFrame:
-    """Rows whose columns have the wanted values (``*`` for anything, null for empty).
-
-    A ``paired_with`` that is not named is empty: a value, not a difference.
-
-    Raises:
-        ValueError: ``where`` names no column of the rows.
-    """
-    unknown = sorted(set(where) - set(rows.columns))
-    if unknown:
-        raise ValueError(f"where names {unknown}; result rows have {rows.columns}")
-    for column, wanted in {"paired_with": None, **where}.items():
-        if wanted is None:
-            rows = rows.filter(pl.col(column).is_null())
-            continue
-        patterns = (wanted,) if isinstance(wanted, str) else wanted
-        present = rows[column].unique().drop_nulls().to_list()
-        found = [v for v in present if any(fnmatchcase(v, p) for p in patterns)]
-        rows = rows.filter(pl.col(column).is_in(found))
-    return rows
 
 
 def listed(column: pl.Series, most: int = 6) -> str:
