@@ -9,6 +9,12 @@ from pydantic import Field, model_validator
 from reelrank.options import Options
 
 
+class ConfidenceOptions(Options):
+    """How far each modality of an item is to be trusted. Source: METHODS §3.5."""
+
+    hidden: int = Field(8, ge=1, description="width of the hidden layer [D: METHODS §3.5]")
+
+
 class FusionOptions(Options):
     """Sizes of the cross-modal fusion; the defaults are the paper's where it states them."""
 
@@ -29,12 +35,31 @@ class FusionOptions(Options):
         description="one weight per modality, or one per modality and channel [D]; even: no gate, all present ones alike",
     )
     d_f: int = Field(256, ge=1, description="width of the fused vector f [D]")
+    confidence: ConfidenceOptions | None = Field(
+        None,
+        description="trust in each modality, in attention and gate (METHODS §3.5); null: none [D]",
+    )
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
         if self.d_model % self.heads:
             raise ValueError(f"heads {self.heads} must divide d_model {self.d_model}")
         return self
+
+
+class SocialOptions(Options):
+    """Graph attention over who follows whom. Source: METHODS §9 MT-07."""
+
+    hops: int = Field(
+        1, ge=0, le=2, description="attention layers, each one step further; 0: the user alone"
+    )
+    heads: int = Field(4, ge=1, description="attention heads [D: METHODS §9 MT-07]")
+    every_hours: int = Field(
+        6, ge=1, description="states of the followed are made this often [D: shared within a batch]"
+    )
+    most: int = Field(
+        20, ge=1, description="followed users that are looked at, the smallest ids first [D]"
+    )
 
 
 class TGNNOptions(Options):
@@ -53,11 +78,19 @@ class TGNNOptions(Options):
     content_dim: int = Field(32, ge=1, description="width of W f_v in an event's message [D]")
     attribute_dim: int = Field(8, ge=1, description="width of a static attribute's embedding [D]")
     dropout: float = Field(0.1, ge=0, lt=1, description="on a layer's output [D]")
-    kind: Literal["window", "last_items"] = Field(
+    kind: Literal["window", "pyg_tgn", "last_items"] = Field(
         "window",
-        description="window: temporal attention, Eq. 11 [S]; last_items: no graph, the mean of a user's last items in its place",
+        description="window: temporal attention, Eq. 11 [S]; pyg_tgn: the same on PyG's memory of each node; last_items: no graph, the mean of a user's last items in its place",
     )
     last: int = Field(20, ge=1, description="items that last_items averages [D: METHODS §3.10]")
+    block: int = Field(
+        200,
+        ge=1,
+        description="events that become visible together, and not to each other (pyg_tgn) [D: PyG's TGN example]",
+    )
+    social: SocialOptions | None = Field(
+        None, description="attention over the users that a user follows (MT-07); null: none [D]"
+    )
 
     @model_validator(mode="after")
     def _shapes_agree(self) -> Self:
@@ -65,4 +98,6 @@ class TGNNOptions(Options):
             raise ValueError(f"fanout {self.fanout} needs {self.layers} numbers ≥ 1, one per layer")
         if self.d_h % self.heads:
             raise ValueError(f"heads {self.heads} must divide d_h {self.d_h}")
+        if self.social is not None and self.d_h % self.social.heads:
+            raise ValueError(f"social.heads {self.social.heads} must divide d_h {self.d_h}")
         return self

@@ -6,6 +6,9 @@ Source: MT-DQN (arXiv 2509.12269) Eq. 11, METHODS §3.6 (``window``). Shape suff
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from importlib import import_module
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -115,11 +118,11 @@ class _TemporalAttention(nn.Module):
         return out
 
 
-class LastItems(nn.Module):
-    """In place of a graph: a user is its static attributes and the mean of its last items, an item is itself (METHODS §3.10).
+class GraphNetwork(nn.Module, ABC):
+    """What gives users and items a state at a time; a state without any event is made of attributes or of the item memory.
 
     Args:
-        options: widths, and how many items.
+        options: sizes.
         spec: sizes of the inputs.
         d_f: width of the item memory.
     """
@@ -129,10 +132,49 @@ class LastItems(nn.Module):
         self.options = options
         self.user_base = UserAttributes(spec.user_cardinalities, options.attribute_dim, options.d_h)
         self.item_base = nn.Linear(d_f, options.d_h)
+
+    @abstractmethod
+    def forward(self, inputs: ModelInputs, nodes: Tensor, ts: Tensor, memory: Tensor) -> Tensor:
+        """States of nodes at times.
+
+        Args:
+            inputs: events and user attributes.
+            nodes: (R,) int64; users 0 … n_users−1, item v is n_users + v.
+            ts: (R,) int64, UTC epoch ms; only events with a smaller ts_ms are seen.
+            memory: (n_items, d_f) item memory, no gradient flows into it.
+
+        Returns:
+            (R, d_h).
+        """
+
+    def forget(self) -> None:
+        """Forget what is kept of the events; overridden by a network that keeps something."""
+
+    def _base(self, inputs: ModelInputs, nodes: Tensor, memory: Tensor) -> Tensor:
+        """Layer 0: attributes of users, memory of items."""
+        unique, inverse = torch.unique(nodes, return_inverse=True)
+        n_users = inputs.stream.n_users
+        # sorted ids: users come first
+        users, items = unique[unique < n_users], unique[unique >= n_users] - n_users
+        base = torch.cat([self.user_base(inputs.users.codes[users]), self.item_base(memory[items])])
+        return F.embedding(inverse, base)
+
+
+class LastItems(GraphNetwork):
+    """In place of a graph: a user is its static attributes and the mean of its last items, an item is itself (METHODS §3.10).
+
+    Args:
+        options: widths, and how many items.
+        spec: sizes of the inputs.
+        d_f: width of the item memory.
+    """
+
+    def __init__(self, options: TGNNOptions, spec: InputSpec, d_f: int) -> None:
+        super().__init__(options, spec, d_f)
         self.norm = nn.LayerNorm(options.d_h)
 
     def forward(self, inputs: ModelInputs, nodes: Tensor, ts: Tensor, memory: Tensor) -> Tensor:
-        """States (R, d_h) of nodes (R,) at times (R,); arguments as of :class:`WindowTGNN`."""
+        """States (R, d_h) of nodes (R,) at times (R,); arguments as of :class:`GraphNetwork`."""
         stream = inputs.stream
         is_user = nodes < stream.n_users
         h = memory.new_zeros(len(nodes), self.options.d_h)
@@ -148,7 +190,7 @@ class LastItems(nn.Module):
         return out
 
 
-class WindowTGNN(nn.Module):
+class WindowTGNN(GraphNetwork):
     """Node states from the last events strictly before t, recursively (Eq. 11).
 
     A neighbour's state is taken at the time of the event that connects it, so it knows only what came strictly before
@@ -161,10 +203,7 @@ class WindowTGNN(nn.Module):
     """
 
     def __init__(self, options: TGNNOptions, spec: InputSpec, d_f: int) -> None:
-        super().__init__()
-        self.options = options
-        self.user_base = UserAttributes(spec.user_cardinalities, options.attribute_dim, options.d_h)
-        self.item_base = nn.Linear(d_f, options.d_h)
+        super().__init__(options, spec, d_f)
         self.feedback = nn.Linear(spec.message_dim, options.message_dim)
         self.content = nn.Linear(d_f, options.content_dim)
         self.time = TimeEncoding(options.time_dim, spec.mean_gap_hours)
@@ -172,17 +211,7 @@ class WindowTGNN(nn.Module):
         self.layers = nn.ModuleList(_TemporalAttention(options) for _ in options.fanout)
 
     def forward(self, inputs: ModelInputs, nodes: Tensor, ts: Tensor, memory: Tensor) -> Tensor:
-        """States of nodes at times.
-
-        Args:
-            inputs: events and user attributes.
-            nodes: (R,) int64; users 0 … n_users−1, item v is n_users + v.
-            ts: (R,) int64, UTC epoch ms; only events with a smaller ts_ms are seen.
-            memory: (n_items, d_f) item memory, no gradient flows into it.
-
-        Returns:
-            (R, d_h).
-        """
+        """States (R, d_h) of nodes (R,) at times (R,); arguments as of :class:`GraphNetwork`."""
         return self._state(inputs, nodes, ts, memory, depth=0)
 
     def _state(
@@ -226,20 +255,20 @@ class WindowTGNN(nn.Module):
         )
         return out
 
-    def _base(self, inputs: ModelInputs, nodes: Tensor, memory: Tensor) -> Tensor:
-        """Layer 0: attributes of users, memory of items."""
-        unique, inverse = torch.unique(nodes, return_inverse=True)
-        n_users = inputs.stream.n_users
-        # sorted ids: users come first
-        users, items = unique[unique < n_users], unique[unique >= n_users] - n_users
-        base = torch.cat([self.user_base(inputs.users.codes[users]), self.item_base(memory[items])])
-        return F.embedding(inverse, base)
+
+KINDS = {  # imported when one is built: PyG takes a second
+    "window": ("reelrank.models.tgnn", "WindowTGNN"),
+    "pyg_tgn": ("reelrank.models.pyg_tgn", "MemoryTGN"),
+    "last_items": ("reelrank.models.tgnn", "LastItems"),
+}
 
 
-def graph_network(options: TGNNOptions, spec: InputSpec, d_f: int) -> WindowTGNN | LastItems:
-    """The network of ``options.kind``; arguments as of :class:`WindowTGNN`."""
-    kinds: dict[str, type[WindowTGNN] | type[LastItems]] = {
-        "window": WindowTGNN,
-        "last_items": LastItems,
-    }
-    return kinds[options.kind](options, spec, d_f)
+def graph_network(options: TGNNOptions, spec: InputSpec, d_f: int) -> GraphNetwork:
+    """The network of ``options.kind``, with attention over followed users if the options ask for it; arguments as of :class:`GraphNetwork`."""
+    module, name = KINDS[options.kind]
+    network: GraphNetwork = getattr(import_module(module), name)(options, spec, d_f)
+    if options.social is None:
+        return network
+    social = import_module("reelrank.models.social")
+    diffused: GraphNetwork = social.SocialDiffusion(network, options.social)
+    return diffused

@@ -91,14 +91,15 @@ def test_simulator_and_policy_learn_in_turn(feed, tmp_path):
     torch.testing.assert_close(learnt.conflicts.diagonal(), torch.ones(7))
 
 
-def test_the_best_epoch_is_kept_and_patience_ends(feed, tmp_path):
+@pytest.mark.parametrize(("keep", "epochs", "kept"), [("best", 4, 2), ("last", 5, 5)])
+def test_the_epoch_that_is_kept(feed, tmp_path, keep, epochs, kept):
     values = iter([0.5, 0.9, 0.1, 0.2, 0.3])
-    options = OPTIONS.model_copy(update={"epochs": 5, "patience": 2})
+    options = OPTIONS.model_copy(update={"epochs": 5, "patience": 2, "keep": keep})
     learner, learnt = run(feed, tmp_path, options, validate=lambda _: {"gauc": next(values)})
-    assert learnt.fit.best_epoch == 2
-    assert learnt.fit.history.height == 4
+    assert learnt.fit.history.height == epochs
+    assert learnt.fit.best_epoch == kept
     assert same(learner.policy.state_dict(), learnt.fit.best)
-    assert not same(learnt.fit.best, learnt.fit.last)
+    assert same(learnt.fit.best, learnt.fit.last) == (keep == "last")
 
 
 class Exploding(FixedFeedback):

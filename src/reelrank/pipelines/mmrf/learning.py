@@ -22,7 +22,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from reelrank.options import digest
-from reelrank.pipelines.mmrf.options import LearningOptions
+from reelrank.pipelines.mmrf.options import Keep, LearningOptions
 from reelrank.pipelines.mmrf.replay import Replay, Transition
 from reelrank.training.checkpoint import (
     CONFIG_FILE,
@@ -93,7 +93,7 @@ class CriticDiverged(FloatingPointError):
 
 @dataclass(frozen=True)
 class Learnt:
-    """What training leaves; the learner's policy holds the ``best`` weights.
+    """What training leaves; the learner's policy holds the weights that are kept.
 
     Attributes:
         fit: weights of the policy and the history, a row per epoch.
@@ -129,12 +129,17 @@ class _Run:
     def headline(self) -> str:
         return next(name for name in self.history[-1] if name.startswith("val_"))
 
-    def best(self) -> int:
-        """The first epoch with the best validation metric."""
+    def kept(self, keep: Keep) -> int:
+        """The epoch whose weights are kept, from 0: the first with the best validation metric, or the last."""
+        if keep == "last":
+            return len(self.history) - 1
         return max(range(len(self.history)), key=lambda i: self.history[i][self.headline()])
 
-    def is_stale(self, patience: int) -> bool:
-        return bool(self.history) and self.epoch - 1 - self.best() >= patience
+    def is_done(self, options: LearningOptions) -> bool:
+        if not self.history:
+            return False
+        idle = self.epoch - 1 - self.kept(options.keep)
+        return self.epoch >= options.epochs or idle >= options.patience
 
     def save(self, folder: Path) -> None:
         tensors = with_prefix("learner", self.learner.tensors())
@@ -174,7 +179,7 @@ def learn(
     work_dir: Path,
     identity: Mapping[str, object],
 ) -> Learnt:
-    """Train a learner and leave its policy with its best weights.
+    """Train a learner and leave its policy with the weights that ``options.keep`` asks for.
 
     A run that was killed continues from its last checkpoint and ends with the weights of an uninterrupted one (bit for bit
     on a CPU with the same number of threads).
@@ -200,16 +205,18 @@ def learn(
         run.restore(folder / "last")
         log.info("continuing at update %d from %s", run.step(options), folder)
     resumed_from = run.step(options)
-    while run.epoch < options.epochs and not run.is_stale(options.patience):
+    while not run.is_done(options):
         _epoch(run, options, folder, validate_fn)
     last = cpu_state(learner.policy)
-    best, _ = load_checkpoint(folder / "best")
-    learner.policy.load_state_dict(best)
+    kept, _ = load_checkpoint(folder / "kept")
+    learner.policy.load_state_dict(kept)
     learner.policy.eval()
     # first what a resume looks for: a removal that is cut off leaves nothing to resume from
     (folder / "last" / CONFIG_FILE).unlink()
     shutil.rmtree(folder)
-    fit = FitResult(best, last, pl.DataFrame(run.history), run.best() + 1, resumed_from)
+    fit = FitResult(
+        kept, last, pl.DataFrame(run.history), run.kept(options.keep) + 1, resumed_from
+    )
     return Learnt(fit, None if run.conflicts is None else run.conflicts / run.n_conflicts)
 
 
@@ -239,8 +246,8 @@ def _epoch(
     run.history.append(row)
     if not math.isfinite(row[run.headline()]):
         raise ValueError(f"{run.headline()} is not a number: the val split cannot be ranked")
-    if run.best() == run.epoch:
-        save_checkpoint(folder / "best", run.learner.policy.state_dict(), {"epoch": run.epoch + 1})
+    if run.kept(options.keep) == run.epoch:
+        save_checkpoint(folder / "kept", run.learner.policy.state_dict(), {"epoch": run.epoch + 1})
     run.seconds = row["seconds"] = time.monotonic() - started
     run.epoch, run.update, run.is_ready = run.epoch + 1, 0, False
     run.sums, run.simulator = {}, {}

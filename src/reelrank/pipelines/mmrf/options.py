@@ -11,6 +11,7 @@ from reelrank.options import Options
 from reelrank.training.options import DeviceName
 
 AGENTS: tuple[str, ...] = RESPONSE_NAMES
+Keep = Literal["last", "best"]
 
 
 def require_agents(agents: tuple[str, ...]) -> None:
@@ -118,7 +119,13 @@ class LearningOptions(Options):
 
     epochs: int = Field(10, ge=1, description="E: rounds of simulator and policy [D]")
     steps: int = Field(30_000, ge=1, description="n: updates of an epoch [D]")
-    patience: int = Field(5, ge=1, description="epochs without a better validation metric")
+    keep: Keep = Field(
+        "last",
+        description="last: the policy after the last epoch (Algorithm 1); best: of the epoch that ranks the val rows best (§1.8)",
+    )
+    patience: int = Field(
+        5, ge=1, description="with keep best: epochs without a better validation metric"
+    )
     check_every: int = Field(
         100, ge=1, description="updates between two looks at the critics and checkpoints"
     )
