@@ -1,14 +1,46 @@
 """Fixtures shared by the tests that run Kedro."""
 
 import os
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 
 import polars as pl
 import pytest
+from kedro.config import OmegaConfigLoader
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
+from reelrank.parameters import check_parameters
+from reelrank.settings import CONFIG_LOADER_ARGS
+
 ROOT = Path(__file__).parents[1]
+
+
+@cache
+def _tree(env):
+    """All parameters of an environment; reading them takes seconds."""
+    return OmegaConfigLoader(str(ROOT / "conf"), env=env, **CONFIG_LOADER_ARGS)["parameters"]
+
+
+def _put(tree, changed):
+    for key, value in changed.items():
+        if isinstance(value, dict) and isinstance(tree.get(key), dict):
+            _put(tree[key], value)
+        else:
+            tree[key] = value
+
+
+@pytest.fixture(scope="session")
+def wrong_parameters():
+    """What is wrong with the parameters of an environment after changes on the command line."""
+
+    def wrong(changed, env="test"):
+        tree = deepcopy(_tree(env))
+        _put(tree, changed)
+        return check_parameters(tree)
+
+    return wrong
 
 
 @pytest.fixture(scope="session")

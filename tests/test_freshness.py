@@ -439,7 +439,7 @@ def test_a_bucketed_table_s_record_survives_beside_its_folder(toy, tmp_path):
 def data_root(run, tmp_path_factory):
     """Tables and features of the sample world."""
     folder = tmp_path_factory.mktemp("data")
-    run(folder, pipeline="features")
+    run(folder, pipeline="features_kuairand")
     return folder
 
 
@@ -450,7 +450,9 @@ def times(data_root):
 def rebuild(run, data_root, **params):
     """The outputs that a rebuild made."""
     before = times(data_root)
-    run(data_root, pipeline="features", params={"freshness": {"stale": "rebuild"}} | params)
+    run(
+        data_root, pipeline="features_kuairand", params={"freshness": {"stale": "rebuild"}} | params
+    )
     after = times(data_root)
     return {name.removesuffix(SUFFIX) for name in after if after[name] != before.get(name)}
 
@@ -459,7 +461,7 @@ def test_every_stored_output_of_the_project_has_a_record(data_root, catalog_of, 
     from kedro.framework.project import pipelines
 
     catalog = catalog_of(data_root)
-    for name in pipelines["features"].all_outputs():
+    for name in pipelines["features_kuairand"].all_outputs():
         path = Path(str(catalog.get(name)._describe()["filepath"]))
         assert Record.read(path).dataset == name
 
@@ -483,4 +485,9 @@ def test_the_project_warns_and_refuses(run, data_root):
         r"kuairand\.interactions: parameter kuairand\.ingest\.session_gap_s changed 1800 → 900"
     )
     with pytest.raises(StaleTables, match=expected):
-        run(data_root, pipeline="features", params=params, from_inputs=["kuairand.interactions"])
+        run(
+            data_root,
+            pipeline="features_kuairand",
+            params=params,
+            from_inputs=["kuairand.interactions"],
+        )

@@ -6,12 +6,8 @@ from pathlib import Path
 
 import click
 import pytest
-from kedro.config import OmegaConfigLoader
 from kedro.framework.cli.cli import KedroCLI
 from kedro.framework.project import pipelines
-
-from reelrank.parameters import check_parameters
-from reelrank.settings import CONFIG_LOADER_ARGS
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "docs/add_a_model.md", "docs/add_a_source.md")
@@ -44,17 +40,6 @@ def kedro(project):
     return KedroCLI(project_path=project)
 
 
-@pytest.fixture(scope="module")
-def parameters():
-    """All parameters of an environment with some changed on the command line."""
-
-    def load(env, changed):
-        loader = OmegaConfigLoader(str(ROOT / "conf"), env=env, runtime_params=changed, **CONFIG_LOADER_ARGS)  # fmt: skip
-        return loader["parameters"]
-
-    return load
-
-
 def test_pages_name_only_programs_that_are_looked_at_here():
     for page in PAGES:
         for words in commands((ROOT / page).read_text(encoding="utf-8")):
@@ -62,7 +47,7 @@ def test_pages_name_only_programs_that_are_looked_at_here():
 
 
 @pytest.mark.parametrize(("page", "words"), of("kedro"))
-def test_kedro_commands_parse_and_name_what_exists(kedro, parameters, page, words):
+def test_kedro_commands_parse_and_name_what_exists(kedro, wrong_parameters, page, words):
     context = _parsed(kedro, words)
     if context.info_name != "run" or context.parent.info_name != "kedro":
         return
@@ -74,7 +59,7 @@ def test_kedro_commands_parse_and_name_what_exists(kedro, parameters, page, word
         assert set(given[option] or ()) <= nodes, f"no such node: {given[option]}"
     env = given["env"] or "base"
     assert (ROOT / "conf" / env).is_dir(), f"no such environment: {env}"
-    assert check_parameters(parameters(env, given["params"] or {})) == []
+    assert wrong_parameters(given["params"] or {}, env) == []
 
 
 def _parsed(group, words):
@@ -99,9 +84,9 @@ def changed_in_prose():
 
 
 @pytest.mark.parametrize(("page", "assignments"), changed_in_prose())
-def test_parameters_in_running_text_can_be_set(kedro, parameters, page, assignments):
+def test_parameters_in_running_text_can_be_set(kedro, wrong_parameters, page, assignments):
     changed = _parsed(kedro, ["run", "--params", assignments]).params["params"]
-    assert check_parameters(parameters("base", changed)) == []
+    assert wrong_parameters(changed, "base") == []
 
 
 @pytest.mark.parametrize(("page", "words"), of("make"))
@@ -125,10 +110,10 @@ def test_links_lead_to_files():
                 assert (ROOT / page).parent.joinpath(target).exists(), f"{page}: {target}"
 
 
-def test_a_command_that_does_not_exist_is_found(kedro, parameters):
+def test_a_command_that_does_not_exist_is_found(kedro, wrong_parameters):
     with pytest.raises(click.UsageError):
         _parsed(kedro, ["run", "--pipelined", "mt_dqn"])
     with pytest.raises(AssertionError, match="no command"):
         _parsed(kedro, ["reelrank", "shew"])
     context = _parsed(kedro, ["run", "--params", "mt_dqn.training.epoch=3"])
-    assert "mt_dqn.training.epoch" in check_parameters(parameters("base", context.params["params"]))[0]  # fmt: skip
+    assert "mt_dqn.training.epoch" in wrong_parameters(context.params["params"], "base")[0]

@@ -8,7 +8,6 @@ import polars as pl
 import pytest
 import torch
 from kedro.framework.project import pipelines
-from kedro.validation.exceptions import ParameterValidationError
 from nbclient import NotebookClient
 
 from reelrank.models.feed_data import batch
@@ -182,11 +181,9 @@ def test_the_notebook_runs_on_the_catalog(data_root, project, monkeypatch):
     assert "0.5127" in shown["published-table"] and "cosine" in shown["conflict-table"]
 
 
-def test_an_unknown_response_is_refused_before_the_first_node(run, tmp_path):
+def test_an_unknown_response_is_refused(wrong_parameters):
     params = {"mmrf": {"models": {"mmrf": {"actor": {"agents": ["click", "wow", "watch_time"]}}}}}
-    with pytest.raises(ParameterValidationError, match=r"unknown responses \['wow'\]"):
-        run(tmp_path, pipeline="mmrf", params=params)
-    assert list(tmp_path.iterdir()) == []
+    assert any("unknown responses ['wow']" in said for said in wrong_parameters(params))
 
 
 def test_candidate_sets_smaller_than_a_list_are_refused(run, data_root):

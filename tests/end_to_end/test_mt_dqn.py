@@ -140,7 +140,7 @@ def test_figures_and_tables_have_previews(catalog):
 
 def test_a_second_run_keeps_the_first_version(run, data_root, catalog_of, project):
     first = catalog_of(data_root)["mt_dqn.results"].list_versions(full_path=False)
-    run(data_root, from_nodes=["mt_dqn.evaluate"])
+    run(data_root, from_nodes=["mt_dqn.evaluate"], to_nodes=["mt_dqn.collect"])
     results = data_root / "08_reporting/results/test/mt_dqn"
     versions = ResultsDataset(filepath=str(results), version=Version(None, None)).list_versions(
         full_path=False
@@ -161,7 +161,7 @@ def test_a_second_run_keeps_the_first_version(run, data_root, catalog_of, projec
     assert model.load().config["name"] == "mt_dqn"
 
 
-@pytest.mark.parametrize(("name", "shows"), [("mt_dqn", "true_ndcg@5"), ("start", "rank correlation")])  # fmt: skip
+@pytest.mark.parametrize(("name", "shows"), [pytest.param("mt_dqn", "true_ndcg@5", marks=pytest.mark.long), ("start", "rank correlation")])  # fmt: skip
 def test_notebooks_run_on_the_catalog_after_two_runs(data_root, project, monkeypatch, name, shows):
     monkeypatch.setenv("REELRANK_ENV", "test")
     monkeypatch.setenv("REELRANK_DATA_ROOT", str(data_root))

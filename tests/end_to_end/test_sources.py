@@ -58,6 +58,7 @@ def test_tianchi_gives_posts_and_no_interactions(catalog):
 
 
 @pytest.mark.real
+@pytest.mark.long
 def test_real_files_of_kuairec_and_kuairand_are_read_whole(run, catalog_of, real_data, tmp_path):
     run(tmp_path, pipeline="ingestion", env="real", params={"raw_root": str(real_data)})
     catalog = catalog_of(tmp_path, env="real")

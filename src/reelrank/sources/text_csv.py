@@ -242,7 +242,8 @@ def _take_apart(
     ``field`` (n_fields, 2, n) gets start and stop of every field, quotes included; ``record`` (4, n) gets line counted
     from 0, start, stop and problem.
     """
-    n = at = line = 0
+    # not the literal 0: what takes it would be compiled twice
+    n = at = line = np.int64(0)
     while at < len(text):
         first, found, sound, is_last = at, 0, True, False
         limit = min(first + MAX_RECORD_BYTES, len(text)) if multiline else len(text)

@@ -214,7 +214,8 @@ def simulate_block(  # noqa: PLR0912, PLR0915 (one loop over users, sessions, re
     drawn, affinities, rewards = request.candidates, request.affinity, request.reward
     request.seen[:] = -1
     random_tab = tabs[RANDOM_TAB]
-    n = m = q = 0
+    # not the literal 0: what takes it would be compiled twice
+    n = m = q = np.int64(0)
     for user_id in range(first, last):
         seed_state(state, seed, user_id)
         user = users[user_id]

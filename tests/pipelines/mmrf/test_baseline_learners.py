@@ -143,6 +143,7 @@ def test_the_geometric_mean_keeps_every_constraint_with_its_slack(feed):
     torch.testing.assert_close(same[1], by_hand)
 
 
+@pytest.mark.long
 def test_tscac_keeps_its_constraints(tmp_path):
     """Two opposite wishes: the main response pulls one way, the auxiliary one the other."""
     feed = planted_feed()
@@ -236,9 +237,9 @@ def same(left, right):
 
 
 @pytest.mark.parametrize(("name", "options"), [
-    ("pareto", OPTIONS["pareto"].model_copy(update={"solver": "code", "code_rate": 0.1})),
+    pytest.param("pareto", OPTIONS["pareto"].model_copy(update={"solver": "code", "code_rate": 0.1}), marks=pytest.mark.long),
     ("tscac", CLOSED),
-    ("tscac", CODE),
+    pytest.param("tscac", CODE, marks=pytest.mark.long),
     ("massa", OPTIONS["massa"]),
 ], ids=["pareto", "tscac", "tscac_code", "massa"])  # fmt: skip
 def test_a_killed_run_ends_as_an_uninterrupted_one(feed, tmp_path, name, options):

@@ -111,7 +111,8 @@ def test_windows_of_a_batch_are_of_like_length_and_none_is_lost():
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [("ruie", RuieOptions), ("nextitnet", NextItNetOptions)]
+    ("name", "options"),
+    [("ruie", RuieOptions), pytest.param("nextitnet", NextItNetOptions, marks=pytest.mark.long)],
 )
 def test_models_learn_the_rule(name, options, tmp_path):
     """The next item follows from the last one: after training it stands well above the middle, 10.5."""
