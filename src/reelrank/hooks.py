@@ -47,7 +47,10 @@ class ParameterHooks:
         """Check the whole tree of parameters."""
         from reelrank.parameters import check_parameters  # noqa: PLC0415 (reads options of all packages)
 
-        wrong = check_parameters(context.config_loader["parameters"])
+        parameters = context.config_loader["parameters"]
+        # read once: reading all of them takes seconds, and Kedro asks again
+        context.config_loader["parameters"] = parameters
+        wrong = check_parameters(parameters)
         if wrong:
             raise ParameterValidationError(
                 "Wrong parameters:\n" + "\n".join(f"- {w}" for w in wrong)
