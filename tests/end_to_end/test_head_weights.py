@@ -155,12 +155,13 @@ def test_a_wrong_parameter_is_refused(wrong_parameters, params, message):
 
 
 @pytest.mark.long
-def test_the_notebook_runs_on_the_catalog(data_root, project, monkeypatch):
+@pytest.mark.parametrize(("name", "shows"), [("head_weights", "identified"), ("residual", "columns")])  # fmt: skip
+def test_notebooks_run_on_the_catalog(data_root, project, monkeypatch, name, shows):
     monkeypatch.setenv("REELRANK_ENV", "test")
     monkeypatch.setenv("REELRANK_DATA_ROOT", str(data_root))
-    notebook = nbformat.read(project / "notebooks/head_weights.ipynb", as_version=4)
+    notebook = nbformat.read(project / f"notebooks/{name}.ipynb", as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells), "notebooks carry no output"
     client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(project)}})
     client.execute()
     text = "\n".join(o.get("text", "") for cell in notebook.cells for o in cell.get("outputs", ()))
-    assert "identified" in text
+    assert shows in text

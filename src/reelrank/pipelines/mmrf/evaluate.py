@@ -29,9 +29,8 @@ from reelrank.evaluation.uncertainty import Estimate, UserBootstrap, paired
 from reelrank.models.feed import HATE, PAD, RESPONSES, WATCH_TIME
 from reelrank.models.feed_options import WATCH_CAP_S
 from reelrank.pipelines.mmrf.logged import FloatArray, IntArray, LoggedPart
-from reelrank.pipelines.mmrf.run_options import EvaluationOptions
+from reelrank.pipelines.mmrf.run_options import LOGGED, EvaluationOptions
 
-LOGGED = "logged"  # the policy that logged, as a variant
 CAPPED_WATCH = "watch_time_180s"
 MEDIAN = "gauc_final@median"
 BANDIT = "bandit_value"

@@ -214,9 +214,7 @@ def learn(
     # first what a resume looks for: a removal that is cut off leaves nothing to resume from
     (folder / "last" / CONFIG_FILE).unlink()
     shutil.rmtree(folder)
-    fit = FitResult(
-        kept, last, pl.DataFrame(run.history), run.kept(options.keep) + 1, resumed_from
-    )
+    fit = FitResult(kept, last, pl.DataFrame(run.history), run.kept(options.keep) + 1, resumed_from)
     return Learnt(fit, None if run.conflicts is None else run.conflicts / run.n_conflicts)
 
 

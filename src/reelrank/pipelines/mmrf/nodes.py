@@ -26,6 +26,7 @@ from reelrank.pipelines.mmrf.baselines.options import (
 from reelrank.pipelines.mmrf.feed_tables import FeedTables, feed_log, feed_report
 from reelrank.pipelines.mmrf.options import LearningOptions, ReplayOptions
 from reelrank.pipelines.mmrf.run_options import (
+    LOGGED,
     MAIN,
     MMRF_VARIANTS,
     EvaluationOptions,
@@ -373,7 +374,7 @@ def roll_out(
         name: planted.rolled_out(name, policy, environment, rollout, bootstrap, data.k, temperature)
         for name, policy, temperature in (
             (planted.ORACLE, planted.oracle, 0.0),
-            (planted.LOGGING, planted.logging, 1.0),
+            (LOGGED, planted.logging, 1.0),
             (planted.UNIFORM, planted.uniform, 1.0),
         )
     }

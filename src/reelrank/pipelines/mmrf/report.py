@@ -12,6 +12,7 @@ from reelrank.models.feed_options import FeedDataOptions
 from reelrank.pipelines.mmrf import drawings
 from reelrank.pipelines.mmrf.options import AGENTS
 from reelrank.pipelines.mmrf.run_options import (
+    LOGGED,
     MAIN,
     METHODS,
     EvaluationOptions,
@@ -164,7 +165,7 @@ def write(
         Section("Against each baseline", _DIFFERENCES, figures=[figure["differences"]],
                 tables=[differences_table(gauc, "MMRF minus each method: GAUC"),
                         differences_table(main.filter(metric="ncis"), "MMRF minus each method: NCIS")]),
-        Section("The truth of the world" if is_world else "No truth to compare with", _truth_text(is_world), figures=[figure["true_values"]],
+        Section("The truth of the world" if is_world else "No truth to compare with", _truth_text(main, is_world=is_world), figures=[figure["true_values"]],
                 tables=_truth_tables(results)),
         Section("Random exposures", _RANDOM, tables=_random_tables(results)),
         Section("The policy that logged", _BEHAVIOUR, tables=[_behaviour_table(behaviour_report)]),
@@ -215,7 +216,10 @@ _SERVING = (
     "One request at a time, from its tensors to the scores on the CPU; its candidates are drawn among all videos. Timings are of the machine that ran this page and of whatever else kept it busy. "
     "Activations: most bytes that live at once beside weights and request, run eagerly. exported: a torch.export'ed program; compiled: the same through AOTInductor."
 )
-_LEARNING = "GXAUC of watch time on val decisions chose the epoch; nothing but val decides when to stop. A method without critics has no TD loss."
+_LEARNING = (
+    "GXAUC of watch time on val decisions after each epoch. It chooses the epoch of methods without critics; of the others the last is kept, as Algorithm 1 says, unless learning.keep is best. "
+    "A method without critics has no TD loss."
+)
 _PUBLISHED = (
     "Table 1 of the paper on KuaiRand-1K beside ours. Which 1K rows it used, its propensities and its temperature are not stated, and its BC value differs from TSCAC's on the same "
     "release: absolute values are not comparable, so nothing here reproduces them. “direction” compares the sign of MMRF's difference from the method, published and ours: "
@@ -268,14 +272,24 @@ def _value_text(evaluation: EvaluationOptions, report: Mapping[str, Any]) -> str
     )
 
 
-def _truth_text(is_world: bool) -> str:
+def _truth_text(main: pl.DataFrame, *, is_world: bool) -> str:
     if not is_world:
         return (
             "These are real rows. Only a log of random exposures, or an experiment, could say more."
         )
+    own = main.filter(VALUES, variant=LOGGED, group=WATCH)
+    means = [own.filter(metric=m)["value"].to_list() for m in ("on_policy", "bandit_value")]
+    hidden = ""
+    if all(means):
+        logged, known = means[0][0], means[1][0]
+        hidden = (
+            f" The log's own watch time is {logged:.1f} s; a policy that chose from the same candidates as π̂_b says would earn {known:.1f} s. The difference of {logged - known:+.1f} s is what "
+            "the app knew of its users and π̂_b does not (a hidden confounder): it stands in NCIS and DR of every policy, and no flag on weights sees it."
+        )
     return (
         "The world knows every response, so that both kinds of value are known. bandit value: what NCIS estimates, in the same contexts with the same candidates. "
         "true value: the policy ranks greedily for users who really answer, from the first test moment on; “all” is the discounted reward of a session, the others are per shown video."
+        + hidden
     )
 
 

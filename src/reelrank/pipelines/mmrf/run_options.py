@@ -22,6 +22,7 @@ from reelrank.pipelines.mmrf.options import (
 )
 from reelrank.training.options import InTurnOptions
 
+LOGGED = "logged"  # the policy that logged, as a variant
 MAIN = "mmrf"
 MMRF_VARIANTS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     MAIN: {},

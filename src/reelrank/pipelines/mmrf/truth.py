@@ -24,7 +24,7 @@ from reelrank.worlds.rollout import WorldEnvironment, WorldRolloutOptions
 from reelrank.worlds.truth import Truth
 
 TRUE_VALUE = "true_value"
-ORACLE, UNIFORM, LOGGING = "oracle", "uniform", "logged"
+ORACLE, UNIFORM = "oracle", "uniform"
 
 
 def world_environment(
