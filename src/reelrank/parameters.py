@@ -74,6 +74,7 @@ from reelrank.pipelines.ope_validity.options import (
 )
 from reelrank.pipelines.reporting.options import ReportingParameters
 from reelrank.pipelines.ruie.run_options import RuieParameters, RuieSettings
+from reelrank.pipelines.tuning.options import TuningParameters
 from reelrank.pipelines.value_model.options import (
     EdgeOptions,
     EvaluationOptions,
@@ -85,6 +86,7 @@ from reelrank.pipelines.value_model.options import (
 )
 from reelrank.sources.download import DownloadOptions
 from reelrank.sources.ingest import LogOptions
+from reelrank.tracking import TrackingOptions
 from reelrank.training.options import TrainOptions
 from reelrank.worlds.events_options import EventsWorldOptions
 from reelrank.worlds.kuairand_options import WorldOptions as KuaiRandWorldOptions
@@ -179,7 +181,7 @@ class MTDQNParameters(Options):
     prediction: PredictOptions
     evaluation: EvaluateOptions
     sizes: SizeOptions
-    studies: MTDQNStudyOptions = Field(description="MT-02 … MT-15 as cells")
+    studies: MTDQNStudyOptions = Field(description="MT-02 … MT-16 as cells")
 
     @model_validator(mode="after")
     def _cells_can_be_made(self) -> Self:
@@ -207,6 +209,10 @@ class MTDQNParameters(Options):
         if learning.link_weight and not self.models.mt_dqn.link_head:
             raise ValueError(
                 "learning.link_weight > 0 needs models.mt_dqn.link_head: true (or set the weight to 0)"
+            )
+        if self.models.mt_dqn.tgnn.social is not None:
+            raise ValueError(
+                "models.mt_dqn.tgnn.social must be null: the run's own model reads no social edges; describe it as a cell of MT-07"
             )
         if self.prediction.top < self.evaluation.k:
             raise ValueError(
@@ -311,10 +317,16 @@ class Parameters(Options):
     download: DownloadOptions
     experiments: ExperimentsParameters
     reporting: ReportingParameters
+    tuning: TuningParameters
+    tracking: TrackingOptions
+    system: str = Field("ruie", description="tuning, command line: which of its systems")
     id: str | list[str] = Field("all", description="experiments: ids or families")
     dry: bool = Field(False, description="experiments: print the plan, run nothing")
     tables_root: str | None = Field(
         None, description="set by experiments: folder of the tables of a cell"
+    )
+    models_root: str | None = Field(
+        None, description="set by tuning: folder of the models of a trial"
     )
     source: str | None = Field(None, description="command line only: data set to download")
     variant: str | None = Field(None, description="command line only: its release")

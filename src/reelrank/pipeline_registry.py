@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from kedro.pipeline import Pipeline
 
 from reelrank.pipelines import (
@@ -19,14 +22,26 @@ from reelrank.pipelines import (
     ope_validity,
     reporting,
     ruie,
+    tuning,
     value_model,
 )
 
 SOURCES = ("kuairand", "kuairec", "kuaisar", "weibo", "events")
 
 
+def _fed(source: Pipeline, system: Pipeline) -> Pipeline:
+    """A system after those nodes of its source that it needs."""
+    return source.to_outputs(*(system.inputs() & source.all_outputs())) + system
+
+
+def _check(parameters: Mapping[str, Any]) -> list[str]:
+    from reelrank.parameters import check_parameters  # noqa: PLC0415 (reads options of all packages)
+
+    return check_parameters(parameters)
+
+
 def register_pipelines() -> dict[str, Pipeline]:
-    """Name to pipeline; ``ingestion`` and ``features`` take every source, ``__default__`` is everything but the download and the experiments."""
+    """Name to pipeline; ``ingestion`` and ``features`` take every source, ``__default__`` is everything but the download, the experiments and the tuning."""
     tables = {source: ingestion.create_pipeline(source) for source in SOURCES}
     shared = {source: tables[source] + features.create_pipeline(source) for source in SOURCES}
     full = {source: shared[source] + graphs.create_pipeline(source) for source in SOURCES}
@@ -50,36 +65,43 @@ def register_pipelines() -> dict[str, Pipeline]:
     # trained and judged once, without its baselines
     teacher = multimodal.to_outputs(*(f"mt_dqn.{name}" for name in compress.FROM_TEACHER))
     systems = {
-        "mt_dqn": shared["kuairand"] + multimodal,
-        "compress": shared["kuairand"]
-        + teacher
-        + compress.create_pipeline()
-        + mt_dqn.create_judging("compress", compress.VARIANTS),
-        "mt_dqn_weibo": shared["weibo"]
-        + mt_dqn.create_pipeline(system="mt_dqn_weibo", source="weibo"),
-        "value_model": shared["kuairec"] + values,
-        "head_weights": shared["kuairec"]
-        + predictor
-        + head_weights.create_pipeline(model="gnn_128"),
+        "mt_dqn": _fed(shared["kuairand"], multimodal),
+        "compress": _fed(
+            shared["kuairand"],
+            teacher
+            + compress.create_pipeline()
+            + mt_dqn.create_judging("compress", compress.VARIANTS),
+        ),
+        "mt_dqn_weibo": _fed(
+            shared["weibo"], mt_dqn.create_pipeline(system="mt_dqn_weibo", source="weibo")
+        ),
+        "value_model": _fed(shared["kuairec"], values),
+        "head_weights": _fed(
+            shared["kuairec"], predictor + head_weights.create_pipeline(model="gnn_128")
+        ),
         "mmrf": decided + policies,
         "mmrf_top_videos": decided + mmrf.create_pipeline(system="mmrf_top_videos"),
         "ab_test": decided + arms + watched + watchers + ab_test.create_pipeline(),
         "ab_test_kuairand": decided
         + arms
         + ab_test.create_pipeline(system="ab_test_kuairand", matrix=None),
-        "ruie": shared["kuaisar"] + ruie.create_pipeline(system="ruie", source="kuaisar"),
-        "ruie_kuairand": shared["kuairand"]
-        + ruie.create_pipeline(system="ruie_kuairand", source="kuairand"),
-        "ruie_events": shared["events"]
-        + ruie.create_pipeline(system="ruie_events", source="events"),
-        "feedback_simulator": shared["kuairand"].to_outputs("kuairand.splits")
-        + feedback_simulator.create_pipeline(),
-        "ope_validity": shared["kuairand"] + tables["kuairec"] + ope_validity.create_pipeline(),
+        "ruie": _fed(shared["kuaisar"], ruie.create_pipeline(system="ruie", source="kuaisar")),
+        "ruie_kuairand": _fed(
+            shared["kuairand"], ruie.create_pipeline(system="ruie_kuairand", source="kuairand")
+        ),
+        "ruie_events": _fed(
+            shared["events"], ruie.create_pipeline(system="ruie_events", source="events")
+        ),
+        "feedback_simulator": _fed(shared["kuairand"], feedback_simulator.create_pipeline()),
+        "ope_validity": _fed(
+            shared["kuairand"] + tables["kuairec"], ope_validity.create_pipeline()
+        ),
     }
     return {
         "download": download.create_pipeline(),
         "experiments": experiments.create_pipeline(),
         "reporting": reporting.create_pipeline(),
+        "tuning": tuning.create_pipeline(_check),
         "ingestion": sum(tables.values(), posts),
         "features": sum(full.values(), posts),
         **{f"ingestion_{source}": pipeline for source, pipeline in tables.items()},

@@ -4,6 +4,7 @@ import warnings
 from pathlib import Path
 
 from reelrank.hooks import DryRunHooks, FinishHooks, FreshnessHooks, ParameterHooks
+from reelrank.tracking import TrackingHooks
 
 # Parameters keep their own names (worlds.kuairand) inside namespaces; node diagrams are an experimental feature.
 warnings.filterwarnings("ignore", message="One or more dataset names contain '.'")
@@ -24,6 +25,7 @@ HOOKS = (
     ParameterHooks(),
     FinishHooks(),
     FreshnessHooks(),
+    TrackingHooks(),
     DryRunHooks(),
 )  # the last is called first
 CONFIG_LOADER_ARGS = {

@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from reelrank.children import locked, tail
 from reelrank.evaluation.results import ResultRow, results_frame
 from reelrank.pipelines.experiments import cell, plan, running
 from reelrank.pipelines.experiments.plan import Cell, Job
@@ -91,7 +92,7 @@ def test_a_cell_that_fails_fails_alone_and_is_tried_again(tmp_path, workers):
         "toy.study/TY-01.a": "done", "toy.study/TY-01.b": "failed", "toy.study/TY-01.c": "done",
     }  # fmt: skip
     (failed,) = [o for o in outcomes if o.state == "failed"]
-    assert running.tail(failed.log) == "one\ntwo"
+    assert tail(failed.log) == "one\ntwo"
     start = Fake()
     again = states(runner(tmp_path, start, workers).run(jobs))
     assert [o["parameters"]["run"] for o in start.orders if o["nodes"]] == ["b"]
@@ -117,7 +118,7 @@ def test_a_killed_call_goes_on_where_it_was(tmp_path):
 
 def test_the_lock_of_a_dead_process_is_free_and_that_of_a_living_one_is_waited_for(tmp_path):
     lock, code = tmp_path / "lock", (
-        "import sys, time\nfrom pathlib import Path\nfrom reelrank.pipelines.experiments.cell import locked\n"
+        "import sys, time\nfrom pathlib import Path\nfrom reelrank.children import locked\n"
         "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)\n"
     )  # fmt: skip
     child = subprocess.Popen([sys.executable, "-c", code, str(lock)], stdout=subprocess.PIPE)
@@ -126,7 +127,7 @@ def test_the_lock_of_a_dead_process_is_free_and_that_of_a_living_one_is_waited_f
         taken = threading.Event()
 
         def take():
-            with cell.locked(lock):
+            with locked(lock):
                 taken.set()
 
         thread = threading.Thread(target=take)

@@ -6,12 +6,9 @@ going on when its parent was killed is not lost.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict
@@ -20,6 +17,7 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
 from reelrank.atomic import replace_file
+from reelrank.children import locked
 
 
 class Order(TypedDict):
@@ -74,15 +72,6 @@ def write_done(done: Path, seconds: float) -> None:
     }
     with replace_file(done) as temporary:
         temporary.write_text(json.dumps(left) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def locked(file: Path) -> Iterator[None]:
-    """Hold the lock of a file; it is free again when the process ends, however it ends."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 if __name__ == "__main__":

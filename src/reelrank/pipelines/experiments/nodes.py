@@ -13,6 +13,7 @@ from pydantic_core import to_jsonable_python
 from rich.console import Console
 from rich.table import Table
 
+from reelrank.children import tail
 from reelrank.evaluation import verdicts as reading
 from reelrank.pipelines.experiments import plan as planning
 from reelrank.pipelines.experiments import running
@@ -142,7 +143,7 @@ def summarise(
     failed = runs.filter(state="failed")
     if not failed.is_empty():
         ends = [
-            f"{', '.join(own['experiment'] + '.' + own['cell'])}: {log}\n{running.tail(Path(str(log)))}"
+            f"{', '.join(own['experiment'] + '.' + own['cell'])}: {log}\n{tail(Path(str(log)))}"
             for (log,), own in failed.group_by("log", maintain_order=True)
         ]
         raise CellsFailed(

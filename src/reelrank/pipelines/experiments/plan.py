@@ -160,7 +160,7 @@ def make_jobs(
 def _groups(
     study: StudyOptions, experiment: str, parameters: Mapping[str, Any]
 ) -> list[tuple[str, ...]]:
-    """Names of a study's cells; those that are compared with each other (``against``) stand together."""
+    """Names of a study's cells; those that ask for each other (``against``, ``over``) stand together."""
     block = _at(parameters, study.place())
     cells = block.get("cells", {}) if isinstance(block, Mapping) else {}
     described = cells.get(experiment) if study.by_experiment else cells
@@ -171,8 +171,9 @@ def _groups(
     group = {name: name for name in described}
     for name, cell in described.items():
         rival = (cell or {}).get("against")
-        if rival is not None:
-            group[name] = group.get(rival, name)
+        for other in [*([] if rival is None else [rival]), *(cell or {}).get("over", ())]:
+            joined, left = group.get(other, name), group[name]
+            group = {n: joined if g == left else g for n, g in group.items()}
     return [
         tuple(name for name in described if group[name] == first)
         for first in dict.fromkeys(group.values())

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-import reelrank
+from reelrank.children import child_environment
 from reelrank.evaluation.results import results_frame
 from reelrank.pipelines.experiments.cell import Order
 from reelrank.pipelines.experiments.plan import DONE, PREPARED, TABLES, Job
@@ -25,7 +25,6 @@ from reelrank.tables import Results
 
 log = logging.getLogger(__name__)
 LOG, LOCK, ORDER, WORK = "log.txt", "lock", "order.json", "training"
-TAIL_LINES = 12
 Start = Callable[[Path, Path, int], int]
 State = Literal["done", "was done", "failed"]
 
@@ -135,11 +134,7 @@ class Runner:
 
 def start_process(order: Path, text: Path, threads: int) -> int:
     """Run an order in a process of its own with a share of the cores, and answer with its exit code."""
-    package = str(Path(reelrank.__file__).parents[1])  # the code that makes the plan runs the cells
-    path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
-    environment = os.environ | {"COLUMNS": "160", "NO_COLOR": "1", "PYTHONPATH": path}
-    for name in ("OMP_NUM_THREADS", "POLARS_MAX_THREADS", "NUMBA_NUM_THREADS"):
-        environment.setdefault(name, str(threads))
+    environment = child_environment(threads)
     command = [sys.executable, "-m", "reelrank.pipelines.experiments.cell", str(order)]
     with text.open("w", encoding="utf-8") as output:
         return subprocess.run(
@@ -164,14 +159,6 @@ def collected(jobs: Sequence[Job], root: Path) -> pl.DataFrame:
                     titled = titled.with_columns(cell=pl.concat_str(pl.lit(f"{cell.named}, "), "cell"))  # fmt: skip
                 frames.append(titled.select(Results.polars_schema().keys()))
     return pl.concat(frames).sort("experiment", maintain_order=True)
-
-
-def tail(file: Path | None) -> str:
-    """The last lines of a log."""
-    if file is None or not file.exists():
-        return ""
-    lines = file.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
-    return "\n".join(lines[-TAIL_LINES:])
 
 
 def _empty() -> pl.DataFrame:
