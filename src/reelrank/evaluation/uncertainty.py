@@ -288,6 +288,21 @@ def macro(estimates: Sequence[Estimate]) -> Estimate:
     return Estimate(value, low, high, min(e.n for e in estimates), reliable, replicates)
 
 
+def spread(estimates: Sequence[Estimate]) -> Estimate:
+    """Standard deviation (n − 1) between estimates from one bootstrap, within each resample; ``n`` and ``reliable`` as of ``macro``.
+
+    Raises:
+        ValueError: fewer than two.
+    """
+    if len(estimates) < 2:
+        raise ValueError(f"a spread needs two estimates or more, got {len(estimates)}")
+    replicates = np.std([e.replicates for e in estimates], axis=0, ddof=1)
+    value = float(np.std([e.value for e in estimates], ddof=1))
+    low, high = _interval(replicates)
+    reliable = all(e.reliable for e in estimates)
+    return Estimate(value, low, high, min(e.n for e in estimates), reliable, replicates)
+
+
 def paired(a: Estimate, b: Estimate) -> Difference:
     """Difference of two models judged on the same rows with the same resamples.
 

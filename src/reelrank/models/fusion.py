@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reelrank.models.item_tokens import ItemTokens
-from reelrank.models.options import FusionOptions
+from reelrank.models.item_tokens import ItemTokens, ModalTokens
+from reelrank.models.options import ConfidenceOptions, FusionOptions
 
 
 class Fused(NamedTuple):
@@ -22,6 +22,56 @@ class Fused(NamedTuple):
 
     f: Tensor
     gate: Tensor
+
+
+class Confidence(nn.Module):
+    """c_m = σ(MLP([z_m ‖ q_m])): how far modality m of an item is to be trusted, a network per modality.
+
+    q_m = [‖z_m‖/√d, variance of its tokens, share of blank ones, cosine with the mean of the other modalities, present]; z_m is the
+    mean of the embedded tokens before any attention, since attention already asks for c.
+
+    Source: METHODS §3.5.
+
+    Args:
+        options: width.
+        d_model: width of z.
+        n_modalities: K.
+    """
+
+    def __init__(self, options: ConfidenceOptions, d_model: int, n_modalities: int) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(d_model + 5, options.hidden), nn.ReLU(), nn.Linear(options.hidden, 1)
+            )
+            for _ in range(n_modalities)
+        )
+
+    def forward(self, tokens: ItemTokens, z_MKD: Tensor, present_MK: Tensor) -> Tensor:
+        """Log of c (M, K) of M items from their tokens, z and presence."""
+        weight_MK1 = present_MK.unsqueeze(2).to(z_MKD.dtype)
+        total_M1D = (weight_MK1 * z_MKD).sum(1, keepdim=True)
+        n_others_MK1 = (weight_MK1.sum(1, keepdim=True) - weight_MK1).clamp_min(1)
+        others_MKD = (total_M1D - weight_MK1 * z_MKD) / n_others_MK1
+        columns = [
+            z_MKD.norm(dim=2) / z_MKD.shape[2] ** 0.5,
+            torch.stack([_token_variance(m) for m in tokens.modalities], 1),
+            torch.stack([1 - m.x.any(2).to(z_MKD.dtype).mean(1) for m in tokens.modalities], 1),
+            F.cosine_similarity(z_MKD, others_MKD, dim=2),
+            present_MK.to(z_MKD.dtype),
+        ]
+        q_MK5 = torch.stack(columns, dim=2)
+        evidence = torch.cat([z_MKD, q_MK5], dim=2)
+        logits = [network(evidence[:, k]) for k, network in enumerate(self.networks)]
+        return F.logsigmoid(torch.cat(logits, dim=1))
+
+
+def _token_variance(own: ModalTokens) -> Tensor:
+    """Mean over features of the variance between an item's tokens, (M,)."""
+    mask = own.mask.unsqueeze(2)
+    n = own.mask.sum(1).clamp_min(1)
+    mean = (own.x * mask).sum(1) / n.unsqueeze(1)
+    return ((own.x - mean.unsqueeze(1)).square() * mask).mean(2).sum(1) / n
 
 
 class _EncoderLayer(nn.Module):
@@ -60,6 +110,8 @@ class _EncoderLayer(nn.Module):
 class CrossModalFusion(nn.Module):
     """Eq. 4–6: f = W_f Σ_m g_m z_m with g = softmax(W_g [z_v‖z_a‖z_t] + b + log present).
 
+    With confidence c, log c_m is added to the attention to modality m's tokens, and g ∝ softmax(·) ⊙ c (METHODS §3.5).
+
     Args:
         options: sizes.
         token_lengths: T_m of each modality.
@@ -79,6 +131,9 @@ class CrossModalFusion(nn.Module):
         self.position = nn.ParameterList(torch.empty(length, d) for length in token_lengths)
         for embedding in (self.type_embedding, *self.position):
             nn.init.normal_(embedding, std=0.02)
+        self.confidence = (
+            None if options.confidence is None else Confidence(options.confidence, d, k)
+        )
         self.layers = nn.ModuleList(_EncoderLayer(options) for _ in range(options.layers))
         self.norm = nn.LayerNorm(d)
         self.gate = (
@@ -98,10 +153,12 @@ class CrossModalFusion(nn.Module):
             f (M, d_f) and gate; an item without any modality gets gate 0 and f = the output bias.
         """
         e_MTD, key_mask_MT = self._embed(tokens)
+        log_c_MK = self._log_confidence(e_MTD, tokens)
+        key_mask_MT = self._trusted(key_mask_MT, log_c_MK, tokens)
         for layer in self.layers:
             e_MTD = layer(e_MTD, key_mask_MT)
         z_MKD, present_MK = self._pool(self.norm(e_MTD), tokens)
-        gate = self._gate(z_MKD, present_MK)
+        gate = self._gate(z_MKD, present_MK, log_c_MK)
         weights = gate.unsqueeze(-1) if gate.dim() == 2 else gate
         return Fused(self.out((weights * z_MKD).sum(1)), gate)
 
@@ -113,6 +170,7 @@ class CrossModalFusion(nn.Module):
         training path never builds these weights.
         """
         e_MTD, key_mask_MT = self._embed(tokens)
+        key_mask_MT = self._trusted(key_mask_MT, self._log_confidence(e_MTD, tokens), tokens)
         owner_TK = self._owner(tokens)
         query_MTK = torch.cat([m.mask for m in tokens.modalities], 1).unsqueeze(-1) * owner_TK
         n_queries_MK = query_MTK.sum(1)
@@ -121,7 +179,9 @@ class CrossModalFusion(nn.Module):
         for layer in self.layers:
             q, k, _ = layer.project(e_MTD)  # type: ignore[operator]  # nn.ModuleList forgets its element type
             logits = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
-            logits = logits.masked_fill(~key_mask_MT[:, None, None, :], -math.inf)
+            mask = key_mask_MT[:, None, None, :]
+            hidden = mask.dtype == torch.bool
+            logits = logits.masked_fill(~mask, -math.inf) if hidden else logits + mask
             to_modality = torch.softmax(logits, -1) @ owner_TK  # (M, H, T, K)
             mass_MHKK = torch.einsum("mtk,mhtn->mhkn", query_MTK, to_modality)
             mass_MHKK = mass_MHKK / n_queries_MK.clamp_min(1)[:, None, :, None]
@@ -129,6 +189,31 @@ class CrossModalFusion(nn.Module):
             e_MTD = layer(e_MTD, key_mask_MT)
         heads, kinds = self.options.heads, owner_TK.shape[1]
         return torch.stack(layers) if layers else e_MTD.new_zeros(0, heads, kinds, kinds)
+
+    def log_confidence(self, tokens: ItemTokens) -> Tensor:
+        """Log of c (M, K), before any attention.
+
+        Raises:
+            RuntimeError: the fusion was built without ``confidence``.
+        """
+        log_c_MK = self._log_confidence(self._embed(tokens)[0], tokens)
+        if log_c_MK is None:
+            raise RuntimeError("log_confidence needs the option fusion.confidence")
+        return log_c_MK
+
+    def _log_confidence(self, e_MTD: Tensor, tokens: ItemTokens) -> Tensor | None:
+        if self.confidence is None:
+            return None
+        log_c_MK: Tensor = self.confidence(tokens, *self._pool(e_MTD, tokens))
+        return log_c_MK
+
+    def _trusted(self, mask_MT: Tensor, log_c_MK: Tensor | None, tokens: ItemTokens) -> Tensor:
+        """The mask of keys; with confidence what is added to their logits: log c of the token's modality, −∞ under the mask."""
+        if log_c_MK is None:
+            return mask_MT
+        lengths = torch.tensor([m.x.shape[1] for m in tokens.modalities], device=mask_MT.device)
+        log_c_MT = log_c_MK.repeat_interleave(lengths, dim=1)
+        return log_c_MT.masked_fill(~mask_MT, -math.inf)
 
     def _embed(self, tokens: ItemTokens) -> tuple[Tensor, Tensor]:
         """e_m = LayerNorm(W_m x_m) + type_m + pos of all modalities, (M, T, D), and the key mask (M, T)."""
@@ -157,13 +242,18 @@ class CrossModalFusion(nn.Module):
         ]
         return torch.stack(z, dim=1), torch.stack([m.mask.any(1) for m in tokens.modalities], dim=1)
 
-    def _gate(self, z_MKD: Tensor, present_MK: Tensor) -> Tensor:
+    def _gate(self, z_MKD: Tensor, present_MK: Tensor, log_c_MK: Tensor | None) -> Tensor:
         if self.gate is None:
-            return present_MK / present_MK.sum(1, keepdim=True).clamp_min(1)
+            trust = present_MK if log_c_MK is None else present_MK * log_c_MK.exp()
+            floor = 1 if log_c_MK is None else torch.finfo(trust.dtype).tiny
+            return trust / trust.sum(1, keepdim=True).clamp_min(floor)
         # MT-DQN Eq. 6
         logits = self.gate(z_MKD.flatten(1))
         if self.options.gate == "vector":
-            return torch.sigmoid(logits).view_as(z_MKD) * present_MK.unsqueeze(-1)
+            gate = torch.sigmoid(logits).view_as(z_MKD) * present_MK.unsqueeze(-1)
+            return gate if log_c_MK is None else gate * log_c_MK.exp().unsqueeze(-1)
+        if log_c_MK is not None:  # softmax(x + log c) ∝ softmax(x) ⊙ c
+            logits = logits + log_c_MK
         # log 0 as the smallest float: exactly 0 after softmax, and no NaN where nothing is present
         logits = logits.masked_fill(~present_MK, torch.finfo(logits.dtype).min)
         return torch.softmax(logits, dim=-1) * present_MK

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 
 from reelrank.models.event_stream import EventStream
+from reelrank.models.follow_graph import FollowGraph
 from reelrank.models.item_tokens import ItemTokens
 from reelrank.models.tensor_record import TensorRecord
 from reelrank.models.user_features import UserFeatures
@@ -20,11 +21,12 @@ _MS_PER_HOUR = 3_600_000
 
 @dataclass(frozen=True)
 class ModelInputs(TensorRecord):
-    """Events, item modalities and static user attributes, on one device."""
+    """Events, item modalities and static user attributes, on one device; ``follows`` where the source has social edges."""
 
     stream: EventStream
     items: ItemTokens
     users: UserFeatures
+    follows: FollowGraph | None = None
 
     @classmethod
     def from_tables(
@@ -34,6 +36,7 @@ class ModelInputs(TensorRecord):
         items: pl.DataFrame,
         users: pl.DataFrame,
         device: torch.device | str = "cpu",
+        social_edges: pl.DataFrame | None = None,
     ) -> Self:
         """Tensors on a device; moments and vocabularies are fitted on train rows (L2).
 
@@ -43,12 +46,21 @@ class ModelInputs(TensorRecord):
             items: one row per item.
             users: one row per user, as ``UserFeatures``.
             device: where the tensors go.
+            social_edges: ``SocialEdges``, of which those known by the last train row are kept (L3); None: the source has none.
+
+        Raises:
+            ValueError: as the parts.
         """
         train = events.filter(pl.col("split") == "train")
+        follows = None
+        if social_edges is not None:
+            last = int(train["ts_ms"].max() or 0)  # type: ignore[arg-type]  # an integer column
+            follows = FollowGraph.from_frame(social_edges, users.height, last, device)
         return cls(
             EventStream.from_frame(events, users.height, items.height, device),
             ItemTokens.from_frame(item_modal, items.height, train["item_id"].unique(), device),
             UserFeatures.from_frame(users, train["user_id"].unique(), device),
+            follows,
         )
 
     @property

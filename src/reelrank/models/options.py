@@ -15,6 +15,19 @@ class ConfidenceOptions(Options):
     hidden: int = Field(8, ge=1, description="width of the hidden layer [D: METHODS §3.5]")
 
 
+class CorruptionOptions(Options):
+    """Modalities that are corrupted in training. Source: METHODS §3.5."""
+
+    probability: float = Field(
+        0.3, gt=0, le=1, description="share of items with one corrupted modality [D: METHODS §3.5]"
+    )
+    snr_db: tuple[float, ...] = Field(
+        (20.0, 10.0, 5.0, 0.0, -5.0),
+        min_length=1,
+        description="signal-to-noise ratios in dB that are drawn from [D: METHODS §3.5]",
+    )
+
+
 class FusionOptions(Options):
     """Sizes of the cross-modal fusion; the defaults are the paper's where it states them."""
 

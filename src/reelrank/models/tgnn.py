@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from reelrank.models.inputs import InputSpec, ModelInputs
 from reelrank.models.options import TGNNOptions
+from reelrank.models.temporal_attention import Neighbourhood, attend
 
 _MS_PER_HOUR = 3_600_000
 
@@ -79,39 +80,22 @@ class _TemporalAttention(nn.Module):
         *,
         neighbours_ED: Tensor,
         messages_E: Tensor,
-        index_RK: Tensor,
-        mask_RK: Tensor,
-        time_RKT: Tensor,
+        near: Neighbourhood,
+        time_PT: Tensor,
         time_zero_T: Tensor,
     ) -> Tensor:
         """New root states (R, D) from their own and their neighbours' states of the layer below."""
-        r, d = h_RD.shape
+        r = len(h_RD)
         q_RHC = self.query(torch.cat([h_RD, time_zero_T.expand(r, -1)], dim=1)).view(
             r, self.heads, -1
         )
         key_ED, value_ED = self.event_kv(torch.cat([neighbours_ED, messages_E], dim=1)).chunk(2, 1)
-        # W[x ‖ Φ] = W_x x + W_Φ Φ, and W_Φ moves to where no neighbour is: (R, K, D) of times is never built
-        time_key_HCT, time_value_HCT = self.time_kv.weight.view(
-            2, self.heads, -1, time_RKT.shape[2]
-        )
-        # one product for all heads: a head's query is zero outside its own columns
-        own_HH = torch.eye(self.heads, dtype=torch.bool, device=h_RD.device)
-        q_RHD = (q_RHC.unsqueeze(2) * own_HH.unsqueeze(2)).flatten(2)
+        # W[x ‖ Φ] = W_x x + W_Φ Φ, and W_Φ moves to where no neighbour is: a map of every pair's time is never built
+        time_key_HCT, time_value_HCT = self.time_kv.weight.view(2, self.heads, -1, time_PT.shape[1])
         q_RHT = torch.einsum("rhc,hct->rht", q_RHC, time_key_HCT)
         # MT-DQN Eq. 11: α_uj = softmax_j((W_q[h_u‖Φ(0)])ᵀ (W_k[h_j‖msg‖Φ(t−t_uj)]) / √d)
-        logits_RHK = q_RHD @ F.embedding(index_RK, key_ED).mT + q_RHT @ time_RKT.mT
-        logits_RHK = logits_RHK / (d // self.heads) ** 0.5
-        seen_RHK = mask_RK.unsqueeze(1)
-        logits_RHK = logits_RHK.masked_fill(~seen_RHK, torch.finfo(logits_RHK.dtype).min)
-        alpha_RHK = torch.softmax(logits_RHK, dim=-1) * seen_RHK
-        # of a head's row only its own columns are its context
-        value_RHHC = (alpha_RHK @ F.embedding(index_RK, value_ED)).view(
-            r, self.heads, self.heads, -1
-        )
-        context_RHC = value_RHHC.diagonal(dim1=1, dim2=2).mT
-        context_RHC = context_RHC + torch.einsum(
-            "rht,hct->rhc", alpha_RHK @ time_RKT, time_value_HCT
-        )
+        context_RHC, time_RHT = attend(q_RHC, q_RHT, key_ED, value_ED, time_PT, near)
+        context_RHC = context_RHC + torch.einsum("rht,hct->rhc", time_RHT, time_value_HCT)
         context = context_RHC.flatten(1)
         update = self.merge(torch.cat([context, h_RD], dim=1))
         out: Tensor = self.norm(h_RD + self.dropout(update))
@@ -242,15 +226,13 @@ class WindowTGNN(GraphNetwork):
             ],
             dim=1,
         )
-        # padding carries event 0, which may lie after the root
-        delta_RK = (ts.unsqueeze(1) - stream.ts_ms[position_RK]).masked_fill(~mask_RK, 0)
+        delta_P = (ts.unsqueeze(1) - stream.ts_ms[position_RK])[mask_RK]
         out: Tensor = self.layers[depth](
             below[: len(nodes)],
             neighbours_ED=below[len(nodes) :],
             messages_E=messages_E,
-            index_RK=index_RK,
-            mask_RK=mask_RK,
-            time_RKT=self.time(delta_RK),
+            near=Neighbourhood(index_RK, mask_RK),
+            time_PT=self.time(delta_P),
             time_zero_T=self.time(ts.new_zeros(1)),
         )
         return out

@@ -22,7 +22,12 @@ from reelrank.pipelines.mt_dqn.perturb import (
     without_edges,
 )
 from reelrank.pipelines.mt_dqn.rewarding import rewarded
-from reelrank.pipelines.mt_dqn.study_options import NOTHING, NoiseOptions, Perturbation
+from reelrank.pipelines.mt_dqn.study_options import (
+    NOTHING,
+    LagOptions,
+    NoiseOptions,
+    Perturbation,
+)
 from reelrank.tables import MODALITIES
 
 CUTS = cuts_after(4, 1, 6)
@@ -101,6 +106,18 @@ def test_noise_has_the_power_that_was_asked_for_and_is_drawn_anew(snr_db):
     assert not drawn[:, ~clean.mask].any()  # padding stays padding
     for k in (0, 2):
         assert same_tokens(noisy.select(everything).modalities[k], items.modalities[k])
+
+
+def test_late_sound_is_late_of_every_item_and_the_others_stay():
+    inputs = model_inputs()
+    late = perturbed(inputs, Perturbation(lag=LagOptions(seconds=2, token_seconds=2)), 0).items
+    old, new = inputs.items.modalities[AUDIO], late.modalities[AUDIO]
+    assert not new.x[:, 0].any()
+    second = old.mask[:, 1]
+    assert torch.equal(new.x[second, 1], old.x[second, 0])
+    assert torch.equal(new.mask, old.mask)
+    for k in (0, 2):
+        assert same_tokens(late.modalities[k], inputs.items.modalities[k])
 
 
 def test_dropped_events_are_seen_by_nobody_and_learnt_from_as_before():

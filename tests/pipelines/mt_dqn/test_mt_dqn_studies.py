@@ -27,6 +27,7 @@ from reelrank.pipelines.mt_dqn.study_measures import (
     World,
     dependency_terciles,
     monitor_rows,
+    spread_of,
 )
 from reelrank.pipelines.mt_dqn.study_options import NOTHING, Cell, Setting, StudyOptions, changed
 from reelrank.pipelines.mt_dqn.validation import fusion_evenness
@@ -68,6 +69,9 @@ def differs(setting):
         ({"reward": {"lambda_retention": 1.0}}, {"reward.lambda_retention", "learning.r_max"}),
         ({"base": "mt_dqn_supervised"}, {"base", "model.behaviour_weights"}),
         ({"perturb": {"absent": ["audio"]}}, {"perturb.absent"}),
+        ({"model": {"tgnn": {"kind": "pyg_tgn"}}}, {"model.tgnn.kind"}),
+        ({"perturb": {"rewired_follows": True}}, {"perturb.rewired_follows"}),
+        ({"perturb": {"lag": {"seconds": 2}}, "at": "test"}, set()),
         ({"perturb": {"noise": {"snr_db": 0}}, "at": "test"}, set()),
     ],
 )
@@ -104,6 +108,34 @@ def test_a_study_is_run_whole_or_cell_by_cell():
         StudyOptions(run=["MT-04.d"], cells=cells)
     with pytest.raises(ValueError, match="MT-99"):
         StudyOptions(run=["MT-99"], cells=cells)
+
+
+def test_a_spread_names_earlier_cells_of_its_own_kind():
+    cells = {"a": {}, "b": {}, "s": {"over": ["a", "b"]}, "t": {"over": ["b", "a"], "against": "s"}}
+    names = [name for _, name in StudyOptions(run=["MT-08"], cells={"MT-08": cells}).chosen()]
+    assert names == ["a", "b", "s", "t"]
+    for wrong, message in (
+        ({"a": {}, "s": {"over": ["a", "c"]}}, "over 'c' must name an earlier cell"),
+        ({"a": {}, "s": {"over": ["a"]}}, "needs two cells"),
+        ({"a": {}, "b": {}, "s": {"over": ["a", "b"], "learning": {"double": True}}}, "no options of its own"),
+        ({**cells, "u": {"against": "s"}}, "not with s"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            StudyOptions(cells={"MT-08": wrong})
+    with pytest.raises(ValueError, match=r"run MT-08\.a too: s measures it"):
+        StudyOptions(run=["MT-08.s"], cells={"MT-08": cells})
+
+
+def test_the_spread_of_errors_by_hand():
+    users = measures().users
+    rows = np.linspace(0, 1, 20)
+    cells = [Judged({Key("value_mse", "on_policy"): users.mean(range(20), rows * scale), Key("f1"): users.mean(range(20), rows)}, None) for scale in (1, 2, 4)]  # fmt: skip
+    ((key, found),) = spread_of(cells).estimates.items()
+    assert key == Key("value_mse_spread", "on_policy")
+    assert found.value == pytest.approx(0.5 * np.std([1, 2, 4], ddof=1))
+    # a resample's spread is that of its own three means, which are of one mean
+    scale = cells[0].estimates[Key("value_mse", "on_policy")].replicates
+    np.testing.assert_allclose(found.replicates, scale * np.std([1, 2, 4], ddof=1))
 
 
 def built(cell=None):

@@ -37,15 +37,18 @@ class Tables:
     item_modal: pl.DataFrame
     items: pl.DataFrame
     users: pl.DataFrame
+    social_edges: pl.DataFrame | None = None  # who follows whom, where the source says so
 
     def model_inputs(self, device: DeviceName = "auto") -> ModelInputs:
         """Tensors on a device; moments and vocabularies are fitted on train rows (L2)."""
         tables = (self.events, self.item_modal, self.items, self.users)
-        return ModelInputs.from_tables(*tables, pick_device(device))
+        return ModelInputs.from_tables(*tables, pick_device(device), self.social_edges)
 
     def fingerprint(self) -> str:
         """Digest of the tables' contents."""
-        tables = (self.events, self.item_modal, self.items, self.users)
+        tables = [self.events, self.item_modal, self.items, self.users]
+        if self.social_edges is not None:
+            tables.append(self.social_edges)
         return digest([int(table.hash_rows().sum()) for table in tables])
 
 

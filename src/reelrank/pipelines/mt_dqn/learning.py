@@ -108,7 +108,7 @@ def dqn_step(
     generator: torch.Generator,
     context: LearningContext,
 ) -> dict[str, Tensor]:
-    """Losses of a batch for a model that learns Q: L_DQN, behaviours, immediate reward, value, link, CQL.
+    """Losses of a batch for a model that learns Q: L_DQN, behaviours, immediate reward, value, link, confidence, CQL.
 
     Args:
         model: in training mode.
@@ -140,6 +140,9 @@ def dqn_step(
     if linked is not None:
         losses["link"] = _link_loss(linked, user_state, item_state[:, :2], available[:, :2])
         total = total + options.link_weight * losses["link"]
+    if isinstance(model, MTDQN) and model.learns_confidence:
+        losses["confidence"] = model.confidence_loss(inputs, items)
+        total = total + options.confidence_weight * losses["confidence"]
     if options.cql_alpha > 0:
         spread = outputs.q.masked_fill(~available, -torch.inf).logsumexp(1)
         losses["cql"] = (spread - q).mean()

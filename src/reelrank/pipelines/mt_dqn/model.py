@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reelrank.models.corruption import corrupted
 from reelrank.models.fusion import CrossModalFusion, Fused
 from reelrank.models.inputs import InputSpec, ModelInputs
 from reelrank.models.policy import Outputs, RankingModel
@@ -113,6 +114,29 @@ class MTDQN(RankingModel):
         logits: Tensor = self.link(torch.cat([h_u, h_v], dim=-1)).squeeze(-1)
         return logits
 
+    def confidence_loss(self, inputs: ModelInputs, items: Tensor) -> Tensor:
+        """L_conf = Σ_m BCE(c_m, 1 − corrupted_m) of items (B,), corrupted anew; mean over those that have the modality.
+
+        Raises:
+            RuntimeError: the model was built without ``corruption`` or ``fusion.confidence``.
+
+        Source: METHODS §3.5.
+        """
+        if self.config.corruption is None:
+            raise RuntimeError("confidence_loss needs the option corruption")
+        tokens, hit_MK = corrupted(inputs.items.select(torch.unique(items)), self.config.corruption)
+        log_c_MK = self.fusion.log_confidence(tokens)
+        # log(1 − c) by way of log c, which is below 0 by rounding alone where c = 1
+        log_not_c_MK = torch.log(-torch.expm1(log_c_MK.clamp_max(-1e-7)))
+        present_MK = torch.stack([m.mask.any(1) for m in tokens.modalities], dim=1)
+        losses_MK = -torch.where(hit_MK, log_not_c_MK, log_c_MK) * present_MK
+        return (losses_MK.sum(0) / present_MK.sum(0).clamp_min(1)).sum()
+
+    @property
+    def learns_confidence(self) -> bool:
+        """Whether there is an L_conf."""
+        return self.config.corruption is not None and self.config.fusion.confidence is not None
+
     def fuse(self, inputs: ModelInputs, items: Tensor) -> Fused:
         """Fuse items (M,) afresh: f and gate; for export and monitors."""
         fused: Fused = self.fusion(inputs.items.select(items))
@@ -125,8 +149,15 @@ class MTDQN(RankingModel):
     def _fuse_through(self, inputs: ModelInputs, items: Tensor) -> Tensor:
         """Fuse items (M,) with gradient, each distinct item fused once and written to the memory."""
         unique, inverse = torch.unique(items, return_inverse=True)
-        f = self.fuse(inputs, unique).f
-        self.item_memory[unique] = f.detach().to(self.item_memory.dtype)
+        if self.config.corruption is None:
+            f = self.fuse(inputs, unique).f
+            kept = f.detach()
+        else:
+            tokens, hit_MK = corrupted(inputs.items.select(unique), self.config.corruption)
+            f = self.fusion(tokens).f
+            # the memory keeps what it knows of an item that is corrupted here
+            kept = torch.where(hit_MK.any(1, keepdim=True), self.item_memory[unique], f.detach())
+        self.item_memory[unique] = kept.to(self.item_memory.dtype)
         return F.embedding(inverse, f)
 
     def _refresh(self, inputs: ModelInputs) -> None:
@@ -137,3 +168,4 @@ class MTDQN(RankingModel):
         ):
             self.item_memory[items] = self.fuse(inputs, items).f.to(self.item_memory.dtype)
         self.fusion.train(was_training)
+        self.tgnn.forget()

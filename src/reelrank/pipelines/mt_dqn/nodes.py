@@ -305,6 +305,7 @@ def study(
     own_lists: pl.DataFrame,
     own_catalogue: pl.DataFrame,
     own_targets: pl.DataFrame,
+    social_edges: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """Every cell of the experiments that ``studies.run`` names, against the run's own model."""
     from reelrank.pipelines.mt_dqn.fitting import Tables
@@ -312,7 +313,7 @@ def study(
     from reelrank.pipelines.mt_dqn.studies import Learnt, Study
     from reelrank.pipelines.mt_dqn.study_measures import Measures, Seen, World
 
-    tables = Tables(events, item_modal, items, users)
+    tables = Tables(events, item_modal, items, users, social_edges)
     numbers = (planted.raw_numbers(ids) for ids in (user_map, item_map))
     made = Study(
         own=Setting("mt_dqn", model, learning, training, reward, NOTHING),

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from reelrank.models.options import FusionOptions, TGNNOptions
+from reelrank.models.options import CorruptionOptions, FusionOptions, TGNNOptions
 from reelrank.options import Options
 
 
@@ -35,6 +35,9 @@ class MTDQNOptions(Options):
         True, description="the item's graph vector h_v is in the state beside f and h_u [D]"
     )
     link_head: bool = Field(False, description="a head for the optional link loss [D]")
+    corruption: CorruptionOptions | None = Field(
+        None, description="modalities corrupted in training (METHODS §3.5); null: none [D]"
+    )
 
     @model_validator(mode="after")
     def _link_needs_items(self) -> Self:
@@ -113,6 +116,11 @@ class LearningOptions(Options):
     )
     huber_delta: float = Field(1.0, gt=0, description="error from which L_DQN is linear [D]")
     link_weight: float = Field(0.1, ge=0, description="weight of the link loss, 1 negative [D]")
+    confidence_weight: float = Field(
+        0.1,
+        ge=0,
+        description="weight of L_conf, where the model has confidence and corruption [D: METHODS §3.5]",
+    )
     cql_alpha: float = Field(
         0.0, ge=0, description="conservative term against over-estimation offline; 0, 0.1 or 1 [D]"
     )

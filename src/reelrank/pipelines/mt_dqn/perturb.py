@@ -1,6 +1,6 @@
-"""What a study does to a model's inputs: modalities that are absent, noised or exchanged, edges dropped, times permuted.
+"""What a study does to a model's inputs: modalities that are absent, noised, late or exchanged, edges dropped or rewired, times permuted.
 
-Source: METHODS §3.10, §9 MT-04, MT-09, MT-11, MT-12.
+Source: METHODS §3.10, §9 MT-04, MT-07, MT-08, MT-09, MT-11, MT-12, MT-16.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from reelrank.models.corruption import delayed
 from reelrank.models.event_stream import EventStream
 from reelrank.models.inputs import ModelInputs
 from reelrank.models.item_tokens import ItemTokens, ModalTokens
@@ -56,13 +57,21 @@ def perturbed(inputs: ModelInputs, perturb: Perturbation, seed: int) -> ModelInp
     if perturb.misaligned is not None:
         k = MODALITIES.index(perturb.misaligned.modality)
         modalities[k] = misaligned(modalities[k], perturb.misaligned.share, seed)
+    if perturb.lag is not None:
+        k = MODALITIES.index(perturb.lag.modality)
+        tokens = perturb.lag.seconds / perturb.lag.token_seconds
+        lag = torch.full((len(modalities[k].present),), tokens, device=inputs.device)
+        modalities[k] = delayed(modalities[k], lag)
     items = type(inputs.items)(tuple(modalities))
     if perturb.noise is not None:
         items = NoisyTokens.of(items, perturb.noise)
     stream = inputs.stream
     if perturb.dropped_edges:
         stream = without_edges(stream, perturb.dropped_edges, seed)
-    return replace(inputs, items=items, stream=stream)
+    follows = inputs.follows
+    if perturb.rewired_follows and follows is not None:
+        follows = follows.rewired(seed)
+    return replace(inputs, items=items, stream=stream, follows=follows)
 
 
 def without(tokens: ModalTokens) -> ModalTokens:

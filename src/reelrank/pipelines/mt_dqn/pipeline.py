@@ -22,6 +22,7 @@ COMMON = (
     "studies",
 )
 ORIGIN = ("system", "shared", "source", "world")  # blocks of parameters that a result rests on
+SOCIAL = ("kuairec", "weibo")  # sources that publish who follows whom
 SHARED = ("interactions", "items", "users", "item_modal", "splits", "split_cuts", "user_map", "item_map", "raw_manifest", "ingestion_report")  # fmt: skip
 
 
@@ -46,7 +47,8 @@ def _predict(variant: str) -> Node:
     )
 
 
-def _study() -> Node:
+def _study(*, social: bool) -> Node:
+    edges = {"social_edges": "social_edges"} if social else {}
     parts = ("model", "history", "impressions", "lists", "catalogue", "targets")
     settings = ("studies", "learning", "training", "reward", "prediction", "evaluation", "work_dir")
     return Node(
@@ -58,6 +60,7 @@ def _study() -> Node:
             **{n: n for n in ("raw_manifest", "split_cuts", "user_map", "item_map", *TABLES, "lists")},
             "own_gates": "gates",
             **{f"own_{part}": f"{nodes.MAIN}_{part}" for part in parts},
+            **edges,
         },
         "study_cells",
         name="study",
@@ -133,7 +136,7 @@ def create_pipeline(system: str = "mt_dqn", source: str = "kuairand") -> Pipelin
         ),
         _judge_against_truth(nodes.VARIANTS),
         _evaluate(nodes.VARIANTS, "study_main"),
-        _study(),
+        _study(social=source in SOCIAL),
         Node(
             nodes.collect,
             ["study_main", "study_cells"],
@@ -173,7 +176,10 @@ def create_pipeline(system: str = "mt_dqn", source: str = "kuairand") -> Pipelin
     return Pipeline(
         steps,
         namespace=system,
-        inputs={name: f"{source}.{name}" for name in SHARED},
+        inputs={
+            name: f"{source}.{name}"
+            for name in (*SHARED, *(["social_edges"] if source in SOCIAL else []))
+        },
         parameters={
             "params:engine": "params:engine",
             "params:system": f"params:{system}",

@@ -1,4 +1,4 @@
-"""MT-02 … MT-15: models with changed options or on perturbed inputs, against the run's own model.
+"""MT-02 … MT-16: models with changed options or on perturbed inputs, against the run's own model.
 
 Source: METHODS §9.
 """
@@ -6,7 +6,7 @@ Source: METHODS §9.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import polars as pl
@@ -22,7 +22,14 @@ from reelrank.pipelines.mt_dqn.model import MTDQN
 from reelrank.pipelines.mt_dqn.options import ListOptions, PredictOptions
 from reelrank.pipelines.mt_dqn.perturb import PerturbedTables, permute_times
 from reelrank.pipelines.mt_dqn.rewarding import rewarded
-from reelrank.pipelines.mt_dqn.study_measures import MAIN, Judged, Measures, Seen, monitor_rows
+from reelrank.pipelines.mt_dqn.study_measures import (
+    MAIN,
+    Judged,
+    Measures,
+    Seen,
+    monitor_rows,
+    spread_of,
+)
 from reelrank.pipelines.mt_dqn.study_options import Perturbation, Setting, StudyOptions, changed
 from reelrank.training.artifact import ModelCheckpoint
 from reelrank.training.device import seed_everything
@@ -83,14 +90,21 @@ class Study:
         for experiment, name in chosen:
             log.info("%s: %s", experiment, name)
             cell = studies.cells[experiment][name]
+            rival_name = "" if cell.against is None else f"{experiment}.{cell.against}"
+            against = MAIN if cell.against is None else f"{MAIN}, {cell.against}"
+            if cell.over:
+                own = spread_of([judged[f"{experiment}.{other}"] for other in cell.over])
+                judged[f"{experiment}.{name}"] = own
+                rival = judged[rival_name] if cell.against is not None else None
+                found[experiment, name] = self.measures.rows(MAIN, own, rival, against)
+                continue
             setting = changed(self.own, cell)
             if _key(setting) not in trained:
                 trained[_key(setting)] = self._learnt(setting)
             learnt = trained[_key(setting)]
             own = self._judged(setting, learnt, self._seen(setting, learnt, cell.perturb))
             judged[f"{experiment}.{name}"] = own
-            rival = judged["" if cell.against is None else f"{experiment}.{cell.against}"]
-            against = MAIN if cell.against is None else f"{MAIN}, {cell.against}"
+            rival = judged[rival_name]
             rows = self.measures.rows(MAIN, own, rival, against)
             if cell.reward and not cell.perturb.permuted_times:
                 rows += self.measures.hacking_rows(MAIN, own, rival, against, setting.reward)
@@ -134,8 +148,8 @@ class Study:
         return self.measures.judged(seen, learnt.tables, setting.reward, learns_q=learns_q)
 
     def _perturbed(self, tables: Tables, perturb: Perturbation) -> PerturbedTables:
-        read = (tables.events, tables.item_modal, tables.items, tables.users)
-        return PerturbedTables(*read, perturb=perturb, seed=self._seed)
+        read = {f.name: getattr(tables, f.name) for f in fields(Tables)}
+        return PerturbedTables(**read, perturb=perturb, seed=self._seed)
 
     @property
     def _seed(self) -> int:

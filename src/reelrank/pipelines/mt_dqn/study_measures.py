@@ -5,6 +5,7 @@ Source: METHODS §3.9, §3.11, §9 MT-03, MT-10, MT-13, MT-14.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ import numpy.typing as npt
 import polars as pl
 
 from reelrank.evaluation.results import ResultRow
-from reelrank.evaluation.uncertainty import UserBootstrap, paired
+from reelrank.evaluation.uncertainty import UserBootstrap, paired, spread
 from reelrank.features.candidates import availability_ts
 from reelrank.features.modal import pooled_vectors
 from reelrank.features.rewards import SIGNALS, RewardOptions, reward_terms
@@ -30,6 +31,7 @@ from reelrank.worlds.truth import Truth
 from reelrank.worlds.weibo_truth import WeiboTruth
 
 MAIN = "mt_dqn"
+SPREAD = ("value_mse", "value_mae", "reward_mse")
 LAST_EPOCH = {
     "val_gate_entropy": "gate_entropy",
     "val_attention_entropy": "attention_entropy",
@@ -158,14 +160,18 @@ class Measures:
             estimates[Key(f"true_{name}@{k}", "catalogue")] = found
         return Judged(estimates, brought)
 
-    def rows(self, variant: str, own: Judged, rival: Judged, against: str) -> list[ResultRow]:
-        """Values of a cell, and differences from what it is compared with."""
+    def rows(
+        self, variant: str, own: Judged, rival: Judged | None, against: str
+    ) -> list[ResultRow]:
+        """Values of a cell, and differences from what it is compared with, if anything."""
         values = [
             ResultRow.from_estimate(
                 variant, key.metric, e, group=key.group, weighting=key.weighting
             )
             for key, e in own.estimates.items()
         ]
+        if rival is None:
+            return values
         return values + [
             ResultRow.from_difference(
                 variant, against, key.metric, paired(e, rival.estimates[key]), group=key.group, weighting=key.weighting
@@ -239,6 +245,24 @@ def monitor_rows(variant: str, history: pl.DataFrame, limit: float) -> list[Resu
         if column in epochs[-1]
     ]
     return [*rows, ResultRow(variant, "failure_warnings", float(len(warned)), steps)]
+
+
+def spread_of(cells: Sequence[Judged]) -> Judged:
+    """How much the errors of value and reward differ between cells: their sd over the cells, in every resample.
+
+    Args:
+        cells: two or more, judged on the same rows.
+
+    Source: METHODS §9 MT-08.
+    """
+    return Judged(
+        {
+            Key(f"{key.metric}_spread", key.group): spread([c.estimates[key] for c in cells])
+            for key in cells[0].estimates
+            if key.metric in SPREAD and all(key in c.estimates for c in cells)
+        },
+        None,
+    )
 
 
 def dependency_terciles(events: pl.DataFrame) -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""MT-02 … MT-15 as configurations: what a cell changes of the run's model, learning, reward and data.
+"""MT-02 … MT-16 as configurations: what a cell changes of the run's model, learning, reward and data.
 
 Source: METHODS §9.
 """
@@ -44,12 +44,29 @@ class MisalignOptions(Options):
     share: float = Field(gt=0, le=1, description="of the items that have it")
 
 
+class LagOptions(Options):
+    """A modality comes late: silent at first, its end cut off."""
+
+    modality: Modality = Field("audio", description="that is late")
+    seconds: float = Field(gt=0, description="by how much", json_schema_extra={"unit": "s"})
+    token_seconds: float = Field(
+        1.0,
+        gt=0,
+        description="what one token covers [D: METHODS §8.2, a patch or frame a second]",
+        json_schema_extra={"unit": "s"},
+    )
+
+
 class Perturbation(Options):
-    """What is done to the inputs of a model; all of it together. Source: METHODS §3.10, §9 MT-04, MT-09, MT-11, MT-12."""
+    """What is done to the inputs of a model; all of it together. Source: METHODS §3.10, §9 MT-04, MT-07 … MT-09, MT-11, MT-12, MT-16."""
 
     absent: tuple[Modality, ...] = Field((), description="modalities that no item has")
     noise: NoiseOptions | None = Field(None, description="MT-04")
     misaligned: MisalignOptions | None = Field(None, description="MT-11")
+    lag: LagOptions | None = Field(None, description="MT-08, MT-16")
+    rewired_follows: bool = Field(
+        False, description="as many users are followed, but drawn from everybody (MT-07)"
+    )
     dropped_edges: float = Field(
         0.0, ge=0, le=1, description="share of the events that the graph does not hold (MT-09)"
     )
@@ -79,16 +96,24 @@ class Cell(Options):
     against: str | None = Field(
         None, description="cell of the same study it is compared with; null: the run's own model"
     )
+    over: tuple[str, ...] = Field(
+        (),
+        description="earlier cells of the same study: instead of a model, the sd over them of the value's errors (MT-08)",
+    )
 
     @model_validator(mode="after")
     def _can_be_judged(self) -> Self:
+        if self.over and (self.model or self.learning or self.training or self.reward or self.perturb != NOTHING):  # fmt: skip
+            raise ValueError("over measures other cells: it has no options of its own")
+        if len(self.over) == 1:
+            raise ValueError(f"over {self.over} needs two cells or more")
         if self.perturb.permuted_times and self.at == "test":
             raise ValueError("permuted_times change what is judged: at must be train_and_test")
         return self
 
 
 class StudyOptions(Options):
-    """MT-02 … MT-15; ``run`` names those that are run, whole or cell by cell."""
+    """MT-02 … MT-16; ``run`` names those that are run, whole or cell by cell."""
 
     run: tuple[str, ...] = Field(
         (), description="experiments, or single cells as experiment.cell, that are run"
@@ -104,13 +129,20 @@ class StudyOptions(Options):
         for experiment, cells in self.cells.items():
             earlier: set[str] = set()
             for name, cell in cells.items():
-                other = cell.against
-                if other is not None and other not in earlier:
+                rival = cell.against
+                needed = [(rival, "against")] if rival is not None else []
+                for other, how in [*needed, *((o, "over") for o in cell.over)]:
+                    if other not in earlier:
+                        raise ValueError(
+                            f"{experiment}.{name}: {how} {other!r} must name an earlier cell of {experiment}"
+                        )
+                    if (experiment, name) in chosen and (experiment, other) not in chosen:
+                        verb = "is compared with" if how == "against" else "measures"
+                        raise ValueError(f"run {experiment}.{other} too: {name} {verb} it")
+                if rival is not None and bool(cell.over) != bool(cells[rival].over):
                     raise ValueError(
-                        f"{experiment}.{name}: against {other!r} must name an earlier cell of {experiment}"
+                        f"{experiment}.{name}: a spread is compared with a spread, a model with a model: not with {rival}"
                     )
-                if (experiment, name) in chosen and other and (experiment, other) not in chosen:
-                    raise ValueError(f"run {experiment}.{other} too: {name} is compared with it")
                 earlier.add(name)
         return self
 

@@ -28,6 +28,11 @@ BROUGHT = {
     "true returns": ("true_return@5", "catalogue", ""),
     "hacked": ("reward_hacking", "catalogue", ""),
 }
+SPREADS = {
+    "sd of the value's MSE": ("value_mse_spread", "on_policy", ""),
+    "sd of its MAE": ("value_mae_spread", "on_policy", ""),
+    "sd of the reward's MSE": ("reward_mse_spread", "all", ""),
+}
 MONITORS = {
     "gate entropy": ("gate_entropy", "all", ""),
     "attention entropy": ("attention_entropy", "all", ""),
@@ -57,6 +62,8 @@ def sections(results: pl.DataFrame, drawn: go.Figure) -> list[Section]:
     cells = _cells(results)
     if cells.is_empty():
         return []
+    is_spread = pl.col("metric").str.ends_with("_spread")
+    spreads, cells = cells.filter(is_spread), cells.filter(~is_spread)
     tables = [
         _table(cells, COLUMNS, "What each cell is worth, and its difference"),
         _table(cells, MONITORS, "Signatures of failure, last epoch (MT-13)", differences=False),
@@ -66,6 +73,10 @@ def sections(results: pl.DataFrame, drawn: go.Figure) -> list[Section]:
         judged = cells.join(hacked, on=["experiment", "cell"], how="semi", maintain_order="left")
         caption = "What the five best videos bring by the truth (MT-03, MT-10)"
         tables.insert(1, _table(judged, BROUGHT, caption))
+    if spreads.height:
+        tables.append(
+            _table(spreads, SPREADS, "How much errors differ between corruptions (MT-08)")
+        )
     return [Section("Experiments", _TEXT, figures=[drawn], tables=tables)]
 
 
