@@ -457,6 +457,7 @@ def rebuild(run, data_root, **params):
     return {name.removesuffix(SUFFIX) for name in after if after[name] != before.get(name)}
 
 
+@pytest.mark.long
 def test_every_stored_output_of_the_project_has_a_record(data_root, catalog_of, project):
     from kedro.framework.project import pipelines
 
@@ -466,6 +467,7 @@ def test_every_stored_output_of_the_project_has_a_record(data_root, catalog_of, 
         assert Record.read(path).dataset == name
 
 
+@pytest.mark.long
 def test_the_project_rebuilds_what_a_parameter_or_a_raw_file_touches(run, data_root):
     assert rebuild(run, data_root) == set()
     alpha = {"kuairand": {"history": {"alpha": 0.2}}}
@@ -479,6 +481,7 @@ def test_the_project_rebuilds_what_a_parameter_or_a_raw_file_touches(run, data_r
     assert rebuild(run, data_root, **alpha) == set()
 
 
+@pytest.mark.long
 def test_the_project_warns_and_refuses(run, data_root):
     params = {"kuairand": {"ingest": {"session_gap_s": 900}}, "freshness": {"stale": "error"}}
     expected = (

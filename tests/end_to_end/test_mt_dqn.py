@@ -186,7 +186,7 @@ def test_the_command_line_runs_from_any_folder_and_names_the_report(project, com
     assert "split kuairand_time: train" in done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_killed_in_training_goes_on_and_ends_like_one_that_was_not(
     catalog_of, catalog, project, tmp_path
 ):

@@ -76,6 +76,7 @@ def test_real_files_of_kuairec_and_kuairand_are_read_whole(run, catalog_of, real
 
 
 @pytest.mark.real
+@pytest.mark.long
 def test_a_lone_random_log_of_another_release_is_read_as_partial(
     run, catalog_of, real_data, tmp_path
 ):
