@@ -483,7 +483,7 @@ def _parse(  # noqa: PLR0912, PLR0915 (one loop over lines and fields; numba tak
     """Fill ``values`` (slots, n_lines), ``line`` and ``row_hash`` with the good lines; ``bad`` with (line, start, stop, first bad field)."""
     n_columns = len(kinds)
     # not the literal 0: what takes it would be compiled twice
-    n_good = n_bad = at = number = np.int64(0)
+    n_good = n_bad = at = number = int(np.int64(0))
     while at < len(text):
         start = at
         field = 0

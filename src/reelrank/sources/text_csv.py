@@ -243,7 +243,7 @@ def _take_apart(
     from 0, start, stop and problem.
     """
     # not the literal 0: what takes it would be compiled twice
-    n = at = line = np.int64(0)
+    n = at = line = int(np.int64(0))
     while at < len(text):
         first, found, sound, is_last = at, 0, True, False
         limit = min(first + MAX_RECORD_BYTES, len(text)) if multiline else len(text)

@@ -215,7 +215,7 @@ def simulate_block(  # noqa: PLR0912, PLR0915 (one loop over users, sessions, re
     request.seen[:] = -1
     random_tab = tabs[RANDOM_TAB]
     # not the literal 0: what takes it would be compiled twice
-    n = m = q = np.int64(0)
+    n = m = q = int(np.int64(0))
     for user_id in range(first, last):
         seed_state(state, seed, user_id)
         user = users[user_id]
