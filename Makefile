@@ -10,7 +10,7 @@ KEEP ?= 5
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test long spark lint claims viz notebook bench docs prune clean
+.PHONY: help install run test long spark lint claims viz notebook bench docs screenshots prune clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -75,6 +75,11 @@ docs: $(STAMP)  ## data dictionary and parameters from their declarations, READM
 	$(BIN)/python docs/make_data_dictionary.py
 	$(BIN)/python docs/make_parameters.py
 	$(BIN)/python docs/make_numbers.py
+
+screenshots: $(STAMP)  ## README's pictures, from the newest results and lineage (needs Chromium)
+	$(BIN)/kedro run --pipelines reporting
+	$(BIN)/kedro viz build --include-hooks
+	$(BIN)/python docs/make_screenshots.py
 
 prune: $(STAMP)  ## drop all but the newest KEEP=5 versions of versioned outputs
 	$(BIN)/python -m reelrank.datasets.prune --keep $(KEEP)

@@ -38,6 +38,8 @@ def table(results: pl.DataFrame) -> str:
         rows = results.filter(
             pl.col("paired_with").is_null(), metric=metric, group=group, weighting=weighting
         )
+        if rows.is_empty():
+            continue
         cells = []
         for variant in VARIANTS:
             own = rows.filter(variant=variant)

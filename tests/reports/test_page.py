@@ -67,7 +67,7 @@ def test_numbers_are_aligned_and_sorted_as_numbers_and_words_as_words():
     assert [cell.text for cell in TABLE.rows[0]] == ["rows", "12,345", "0.5"]
     assert TABLE.rows[0][1].sort == 12345
     html = render()
-    assert re.search(r'<td class="words"[^>]*data-sort="rows">', html)
+    assert re.search(r'<td class="words whole"[^>]*data-sort="rows">', html)
     assert re.search(r'<td class=""[^>]*data-sort="12345">12,345', html)
 
 

@@ -68,7 +68,9 @@ def learning_curves(history: pl.DataFrame) -> go.Figure:
             )  # fmt: skip
         title = metric_title(name, "all").replace("val ", "validation ")
         figure.update_yaxes(title_text=title, nticks=4, row=row, col=1)
-    figure.update_xaxes(title_text="training step (batches)", matches="x")
+    figure.update_xaxes(title_text="training step (batches)")
+    for row in range(2, len(curves) + 1):
+        figure.update_xaxes(matches="x", row=row, col=1)
     epochs = count(history["epoch"].n_unique(), "epoch")
     return titled(figure, "Learning curves", f"{count(len(variants), 'model')}, {epochs}")
 
@@ -99,7 +101,7 @@ def metric_bars(results: pl.DataFrame) -> go.Figure:
             showlegend=False, row=index, col=1,
         )  # fmt: skip
         figure.update_yaxes(autorange="reversed", showgrid=False, row=index, col=1)
-        figure.update_xaxes(title_text=title, nticks=6, row=index, col=1)
+        figure.update_xaxes(title_text=title, nticks=6, rangemode="tozero", row=index, col=1)
     return titled(
         figure,
         "Metrics by model",

@@ -20,6 +20,7 @@ from reelrank.reports import theme
 
 DataKind = Literal["world", "real"]
 BADGE = "synthetic data"
+SENTENCE, TALL = 40, 16  # characters of a cell, rows of a table
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,18 @@ class Table:
         """Columns that hold words: the first, and those that sort by them."""
         sorts = {i for row in self.rows for i, cell in enumerate(row) if isinstance(cell.sort, str)}
         return frozenset({0} | sorts)
+
+    @property
+    def prose(self) -> frozenset[int]:
+        """Columns of words that hold whole sentences, which want room."""
+        return frozenset(
+            i for i in self.words if any(len(row[i].text) > SENTENCE for row in self.rows)
+        )
+
+    @property
+    def tall(self) -> bool:
+        """Whether it scrolls in a box of its own."""
+        return len(self.rows) > TALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +140,7 @@ def render_page(
         title=title,
         subtitle=subtitle,
         badge=BADGE if data_kind == "world" else "",
-        sections=[_section(section) for section in sections],
+        sections=_sections(sections),
         meta=meta,
         nav=nav,
         plotly_src=plotly_src,
@@ -181,11 +194,22 @@ def _plain(value: object) -> Cell:
             return Cell(str(value), sort=str(value))
 
 
-def _section(section: Section) -> dict[str, Any]:
+def _sections(sections: Sequence[Section]) -> list[dict[str, Any]]:
+    """As the template takes them; of two equal headings the later gets a number in its address."""
+    seen: dict[str, int] = {}
+    shown = []
+    for section in sections:
+        name = re.sub(r"\W+", "-", section.heading.lower()).strip("-")
+        seen[name] = seen.get(name, 0) + 1
+        shown.append(_section(section, name if seen[name] == 1 else f"{name}-{seen[name]}"))
+    return shown
+
+
+def _section(section: Section, address: str) -> dict[str, Any]:
     return {
-        "id": re.sub(r"\W+", "-", section.heading.lower()).strip("-"),
+        "id": address,
         "heading": section.heading,
-        "paragraphs": [p.strip() for p in section.text.split("\n\n") if p.strip()],
+        "paragraphs": [_unbroken(p.strip()) for p in section.text.split("\n\n") if p.strip()],
         "facts": section.facts,
         "links": section.links,
         "folded": section.folded,
@@ -206,6 +230,11 @@ def _figure(figure: go.Figure) -> dict[str, Any]:
         "height": layout.get("height", 360),
         "json": _script_json({"data": loaded["data"], "layout": layout}),
     }
+
+
+def _unbroken(text: str) -> str:
+    """A number keeps its percent sign beside it."""
+    return re.sub(r"(?<=\d) (?=%)", "\N{NO-BREAK SPACE}", text)
 
 
 def _script_json(value: object) -> Markup:

@@ -26,7 +26,10 @@ LOWER_IS_BETTER = frozenset(
         "clip_rate",
     }
 )
-_ACRONYM = re.compile(r"(ndcg|hr|mrr|f1|ap|auc|gauc|xauc|gxauc|mse|mae|ece|wtg|ncis|dr|ess)(@|$)")
+_ACRONYM = re.compile(
+    r"(ndcg|hr|mrr|f1|ap|auc|gauc|xauc|gxauc|mse|rmse|mae|ece|wtg|ncis|dr|ess|ci)(@|$)"
+)
+_ESTIMATOR = re.compile(r"\b(snipw|ipw|sndr|ncis|mips|dm|dr|rm|sg|os)\b")
 TOP, BOTTOM, GAP, LINE = 100, 56, 66, 26  # pixels
 
 
@@ -75,8 +78,13 @@ def metric_title(metric: str, group: str, weighting: str = "") -> str:
     words = [word.upper() if _ACRONYM.match(word) else word for word in metric.split("_")]
     parts = [" ".join(words)]
     parts += [group.replace("_", " ")] if group != "all" else []
-    parts += [weighting] if weighting else []
+    parts += [estimator(weighting)] if weighting else []
     return " · ".join(parts) + (" (lower is better)" if metric in LOWER_IS_BETTER else "")
+
+
+def estimator(name: str) -> str:
+    """An off-policy estimator's name as papers write it; other names as they are."""
+    return _ESTIMATOR.sub(lambda m: m[0].upper(), name)
 
 
 def error_bar(part: pl.DataFrame) -> dict[str, Any]:

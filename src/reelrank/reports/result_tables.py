@@ -14,6 +14,7 @@ from reelrank.reports.panels import metric_title
 
 _KEYS = ["metric", "group", "weighting"]
 _ONE_OF = ("source", "split", "track", "seed", "data_kind", "code_version")
+JUDGED = "In brackets: 95 % user-cluster bootstrap interval. n: rows or lists judged."
 UNRELIABLE = (
     "Grey with †: not reliable (too few users, positives or defined resamples), not to be ranked."
 )
@@ -45,7 +46,7 @@ def results_table(results: pl.DataFrame, caption: str = "Results") -> Table:
                 Cell(" – ".join(f"{v:,}" for v in dict.fromkeys((n[0], n[-1]))), sort=n[-1]),
             ]
         )
-    note = "In brackets: 95 % user-cluster bootstrap interval. n: rows or lists judged."
+    note = JUDGED
     return Table(
         caption,
         ["metric", *map(theme.variant_label, variants), "n"],

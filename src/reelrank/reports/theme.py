@@ -51,6 +51,7 @@ OTHERS = ("#9c6b98", "#b5884f", "#4f8f9e", "#a3615b", "#6f8a4a", "#6a7fb5", "#b0
 
 LABELS = {
     "mt_dqn": "MT-DQN",
+    "mt_dqn_without_graph": "MT-DQN without graph",
     "concat_modal": "Concat-Modal",
     "vanilla_dqn": "Vanilla-DQN",
     "popularity": "Popularity",

@@ -11,7 +11,16 @@ import polars as pl
 from reelrank.pipelines.reporting.rows import VALUES, listed
 from reelrank.reports import figures, theme
 from reelrank.reports.page import Cell, Table
-from reelrank.reports.panels import LINE, by_metric, error_bar, facets, metric_title, span, titled
+from reelrank.reports.panels import (
+    LINE,
+    by_metric,
+    error_bar,
+    estimator,
+    facets,
+    metric_title,
+    span,
+    titled,
+)
 from reelrank.reports.result_tables import differences_table, results_table
 
 PARTS = ("cell", "variant", "paired_with", "group", "weighting", "source", "split", "track", "seed")
@@ -179,6 +188,8 @@ def _label(row: Mapping[str, Any], varying: Sequence[str]) -> str:
                 words.append(f"− {theme.variant_label(value)}")
             case "seed":
                 words.append(f"seed {value}")
+            case "weighting":
+                words.append(estimator(value))
             case _:
                 words.append(str(value).replace("_", " "))
     return " · ".join(words) or theme.variant_label(row["variant"])
@@ -187,6 +198,8 @@ def _label(row: Mapping[str, Any], varying: Sequence[str]) -> str:
 def _named(part: pl.DataFrame, varying: Sequence[str]) -> str:
     row = part.row(0, named=True)
     words = [
-        f"seed {row[c]}" if c == "seed" else str(row[c]) for c in varying if row[c] is not None
+        f"seed {row[c]}" if c == "seed" else str(row[c]).replace("_", " ")
+        for c in varying
+        if row[c] is not None
     ]
     return ", ".join(words)

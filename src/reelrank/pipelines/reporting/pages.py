@@ -20,8 +20,8 @@ from reelrank.pipelines.reporting.options import (
 from reelrank.pipelines.reporting.words import glossary
 from reelrank.reports import figures, theme
 from reelrank.reports.page import Cell, DataKind, Fact, Link, Section, Table, plain_table
-from reelrank.reports.panels import metric_title
-from reelrank.reports.result_tables import files_table
+from reelrank.reports.panels import count, metric_title
+from reelrank.reports.result_tables import JUDGED, files_table
 from reelrank.reports.site import SitePage
 
 INDEX, EXPERIMENTS, VALIDITY = "index.html", "experiments.html", "validity.html"
@@ -133,7 +133,7 @@ def index_page(site: Site) -> SitePage:
     unreliable = shown.filter(~pl.col("reliable")).height
     read = site.verdicts.filter("newest", pl.col("verdict") != NOT_RUN)
     facts = [
-        Fact("systems", f"{shown['namespace'].n_unique()}", kept.listed(shown["source"])),
+        Fact("systems", f"{shown['namespace'].n_unique()}", _source_titles(site, shown)),
         Fact("numbers shown", f"{shown.height:,}", f"{site.older.height:,} more of earlier runs"),
         Fact("not reliable", f"{unreliable:,}", f"of {shown.height:,}; marked †, not to be ranked"),
         Fact("claims that failed", f"{failed.height}", f"of {site.claims.height} judged"),
@@ -266,7 +266,7 @@ def system_page(site: Site, namespace: str) -> SitePage:
     facts = [
         Fact("numbers", f"{rows.height:,}", f"{unreliable:,} not reliable"),
         Fact("models", f"{rows['variant'].n_unique()}", f"seeds {kept.listed(rows['seed'])}"),
-        Fact("data", kept.listed(rows["source"]), "generated" if _kind(rows) == "world" else "real rows"),
+        Fact("data", _source_titles(site, rows), "generated" if _kind(rows) == "world" else "real rows"),
         Fact("newest run", str(newest["run_id"][0])[:10], f"code {kept.listed(newest['code_version'])}"),
     ]  # fmt: skip
     links = [Link("All numbers shown here, as CSV", rows_path(namespace))]
@@ -348,7 +348,7 @@ def _paper_sections(site: Site, namespace: str, rows: pl.DataFrame) -> list[Sect
             together.setdefault(key, []).append(_paper_table(table, part))
     sections = [
         Section(
-            f"Paper against ours: {data}",
+            f"Paper against ours: {data}{f', beside {source}' if source else ', without a counterpart'}",
             f"{f'Beside ours on {source}. ' if source else ''}Comparability: {COMPARABLE[comparability]}. Why they may differ: {why}",
             tables=tables,
         )
@@ -480,13 +480,11 @@ def experiment_page(site: Site, name: str) -> SitePage:
     first = verdicts.row(0, named=True)
     facts = [
         Fact("verdict", first["verdict"], "newest version of the code"),
-        Fact("numbers", f"{first['rows']:,}", f"in {rows.filter(code_version=first['code_version'])['cell'].n_unique()} cells"),
-        Fact("data", first["sources"], "generated" if "world" in first["data_kind"] else "real rows"),
-        Fact("code version", first["code_version"], f"run {first['run_id']}"),
+        Fact("numbers", f"{first['rows']:,}", f"in {count(rows.filter(code_version=first['code_version'])['cell'].n_unique(), 'cell')}"),
+        Fact("data", _source_titles(site, rows), "generated" if "world" in first["data_kind"] else "real rows"),
+        Fact("newest run", first["run_id"][:10], f"code {first['code_version']}"),
     ]  # fmt: skip
-    text = (
-        f"Asked by: {asked.asked_by}.\n\nRule: {asked.reading.rule}.\n\nFound: {first['sentence']}."
-    )
+    text = f"Rule: {asked.reading.rule}.\n\nFound: {first['sentence']}."
     if asked.status:
         text += f"\n\nStatus: {asked.status}."
     csv = rows_path(f"experiment-{name.lower()}")
@@ -494,7 +492,7 @@ def experiment_page(site: Site, name: str) -> SitePage:
     for row in verdicts.iter_rows(named=True):
         part = rows.filter(code_version=row["code_version"])
         sections += _version_sections(site, name, part, csv, newest=row["newest"], sentence=row["sentence"])  # fmt: skip
-    return SitePage(experiment_path(name), f"{name}: {asked.question}", asked.reading.rule, sections, _kind(rows))  # fmt: skip
+    return SitePage(experiment_path(name), f"{name}: {asked.question}", f"An experiment of the registry, asked by: {asked.asked_by}.", sections, _kind(rows))  # fmt: skip
 
 
 def _version_sections(
@@ -628,8 +626,13 @@ def _coverage_section(name: str, rows: pl.DataFrame, site: Site) -> Section:
     judged = largest.filter(pl.col("weighting").is_in(["snipw", "dr"]))
     caption = f"Coverage of 95 % intervals: {name or 'all'}, {largest['group'][0]}"
     drawn = drawings.interval_figures(judged, f"Coverage, {name}", site.options.most_marks) if judged.height else []  # fmt: skip
-    text = "Share of repeated logs whose 95 % interval holds the planted value; n counts the logs, and the interval of the share itself is binomial. About 0.95 is right."
-    tables = drawings.tables_of(largest, caption, site.options.most_rows, rows_path(OPE_SYSTEM))
+    text = "Share of repeated logs whose 95 % interval holds the planted value; n counts the logs, and the interval of the share itself is binomial. About 0.95 is right: the line in the figure."
+    for figure in drawn:
+        figure.add_vline(x=0.95, line={"color": theme.NEUTRAL, "width": 1.5})
+    tables = [
+        replace(t, note=t.note.replace(JUDGED, "In brackets: 95 % binomial interval. n: repeated logs."))
+        for t in drawings.tables_of(largest, caption, site.options.most_rows, rows_path(OPE_SYSTEM))
+    ]  # fmt: skip
     return Section(f"Do the intervals hold? {name}", text, drawn, tables)
 
 
@@ -682,6 +685,10 @@ def _card(site: Site, rows: pl.DataFrame) -> Section:
     ]  # fmt: skip
     heading = f"{theme.variant_label(variant)} ({system.title})"
     return Section(heading, site.options.models[variant], tables=[plain_table(f"Card of {heading}", ["about", "this model"], body)], links=[Link(f"Results: {system.title}", system_path(namespace))])  # fmt: skip
+
+
+def _source_titles(site: Site, rows: pl.DataFrame) -> str:
+    return ", ".join(map(site.source_title, rows["source"].unique().sort()))
 
 
 def _kind(rows: pl.DataFrame) -> DataKind:
