@@ -35,11 +35,13 @@ lint: $(STAMP)  ## ruff, mypy --strict, import contract
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-# one thread a worker: two workers fill two cores
+# one thread a worker: two workers fill two cores; lint beside them, shown at the end
 test: export OMP_NUM_THREADS = 1
 test: export POLARS_MAX_THREADS = 1
-test: lint  ## everything that CI checks
-	$(BIN)/pytest -n 2 --dist loadfile -m "not long"
+test: $(STAMP)  ## everything that CI checks
+	@said=$$(mktemp); $(MAKE) --no-print-directory lint >$$said 2>&1 & lint=$$!; \
+	$(BIN)/pytest -n 2 --dist loadfile -m "not long"; tested=$$?; \
+	wait $$lint; linted=$$?; cat $$said; rm -f $$said; exit $$((tested | linted))
 
 long: export OMP_NUM_THREADS = 1
 long: export POLARS_MAX_THREADS = 1

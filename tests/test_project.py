@@ -23,11 +23,11 @@ def contexts(project):
 
 
 def test_every_dataset_is_in_the_catalog(project, contexts):
+    wanted = {d: name for name, pipeline in pipelines.items() for d in pipeline.datasets()}
     for env, context in contexts.items():
         catalog = context.catalog  # a property that builds it anew
-        for name, pipeline in pipelines.items():
-            missing = [d for d in pipeline.datasets() if d not in catalog]
-            assert not missing, f"{name} in {env}: not in the catalog"
+        missing = [f"{d} of {name}" for d, name in wanted.items() if d not in catalog]
+        assert not missing, f"not in the catalog of {env}: {missing}"
 
 
 def test_every_dataset_has_a_layer(project, contexts):

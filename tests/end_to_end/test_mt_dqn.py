@@ -161,7 +161,8 @@ def test_a_second_run_keeps_the_first_version(run, data_root, catalog_of, projec
     assert model.load().config["name"] == "mt_dqn"
 
 
-@pytest.mark.parametrize(("name", "shows"), [pytest.param("mt_dqn", "true_ndcg@5", marks=pytest.mark.long), ("start", "rank correlation")])  # fmt: skip
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "shows"), [("mt_dqn", "true_ndcg@5"), ("start", "rank correlation")])  # fmt: skip
 def test_notebooks_run_on_the_catalog_after_two_runs(data_root, project, monkeypatch, name, shows):
     monkeypatch.setenv("REELRANK_ENV", "test")
     monkeypatch.setenv("REELRANK_DATA_ROOT", str(data_root))
