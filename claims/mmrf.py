@@ -346,7 +346,7 @@ def page(judged: Sequence[Judged], found: Mapping[tuple[str, str], Sequence[Meas
 _CAUSE = (
     "Shares are 0 for a random order and 1 for the best. Utility is Σ λ_k r_k, the weights of LTR, Wide & Deep and DeepFM; every response is the mean "
     "of the seven in train sds, hate negated, which Pareto and MASSA climb; TSCAC's objective is watch time. A cosine near 0 says that the other agents' "
-    "gradients of the shared parameters neither help nor hinder watch time's; an epoch kept near 1 says that validation saw nothing better later."
+    "gradients of the shared parameters neither help nor hinder watch time's. Policies with critics keep their last epoch (Algorithm 1), the others the best on val."
 )
 
 
@@ -354,8 +354,8 @@ _BOUND = (
     "The main actor climbs watch time's critic, so in the long run it ranks as that critic does: what other agents know helps only if it gets into this "
     "critic, and the only way there is the critics' shared encoder; attention and the other agents' actions (Eq. 1, Eq. 3) work on the actor's side. "
     "Where another response's critic ranks watch time no better than watch time's own, there was nothing to hear; where it ranks it better and the policy "
-    "does not follow, the method as described did not carry it over. Where ranking by watch time's own critic gains much more than the policy does, the policy that was "
-    "kept is an early one: the epoch is chosen by how it orders logged val rows, which carry the log's selection."
+    "does not follow, the method as described did not carry it over. Where ranking by watch time's own critic gains much more than the policy does, the policy has "
+    "not yet come to where its critic points."
 )
 
 
