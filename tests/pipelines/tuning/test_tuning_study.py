@@ -227,17 +227,29 @@ def test_two_processes_work_on_one_study_in_postgresql(postgres, tmp_path):
     assert sum(trial.user_attrs.get("origin") == studies.DEFAULTS for trial in counted) >= 1
 
 
-def test_a_training_ends_with_the_search_that_began_it(tmp_path):
-    child = "import os, threading; from reelrank.pipelines.tuning.child import _end_with; print(os.getpid(), flush=True); _end_with(os.getppid())"
-    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+def test_a_training_ends_with_the_search_that_began_it():
+    child = "import sys; from reelrank.pipelines.tuning.child import _end_with; _end_with(int(sys.argv[1]))"
+    parent = f"import os, subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {child!r}, str(os.getpid())]); print(p.pid, flush=True); p.wait()"
     process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True)
     pid = int(process.stdout.readline())
-    process.kill()
+    assert studies._is_alive(pid)
+    process.kill()  # whether the child has begun to look or not
     process.wait()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while studies._is_alive(pid) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not studies._is_alive(pid)
+
+
+def test_a_process_that_nobody_waited_for_does_not_live():
+    ended = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
+    ended.stdout.read()  # closed at its end; it is still in the table of processes until we wait
+    deadline = time.monotonic() + 60
+    while studies._is_alive(ended.pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(ended.pid, 0)
+    assert not studies._is_alive(ended.pid)
+    ended.wait()
 
 
 @pytest.mark.parametrize("gain", [0.01, -0.02])

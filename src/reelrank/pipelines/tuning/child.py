@@ -1,4 +1,4 @@
-"""``kedro run`` in a process that ends when its parent does: ``python -m reelrank.pipelines.tuning.child RUN.yml``.
+"""``kedro run`` in a process that ends when its parent does: ``python -m reelrank.pipelines.tuning.child RUN.yml PARENT``.
 
 A search that is killed leaves no training behind that nobody listens to.
 """
@@ -16,12 +16,12 @@ from kedro.framework.cli import main as kedro
 POLL_S = 1.0
 
 
-def main(config: str) -> None:
-    """Run Kedro with a configuration file, in the project in which we stand."""
+def main(config: str, parent: int) -> None:
+    """Run Kedro with a configuration file, in the project in which we stand, while process `parent` lives."""
     signal.signal(
         signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
     )  # so that hooks see the end
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     sys.argv = ["kedro", "run", "--config", config]
     kedro()
 
@@ -33,4 +33,4 @@ def _end_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], int(sys.argv[2]))

@@ -134,7 +134,13 @@ class Trainer:
         return folder / RUN
 
     def _start(self, config: Path, output: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401 (an open file)
-        command = [sys.executable, "-m", "reelrank.pipelines.tuning.child", str(config)]
+        command = [
+            sys.executable,
+            "-m",
+            "reelrank.pipelines.tuning.child",
+            str(config),
+            str(os.getpid()),
+        ]
         environment = child_environment(self.threads)
         return subprocess.Popen(
             command, stdout=output, stderr=output, env=environment, cwd=self.project
