@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import reelrank
 
@@ -21,6 +22,24 @@ def child_environment(threads: int) -> dict[str, str]:
     for name in ("OMP_NUM_THREADS", "POLARS_MAX_THREADS", "NUMBA_NUM_THREADS"):
         environment.setdefault(name, str(threads))
     return environment
+
+
+def own_blocks(tree: Mapping[str, Any], inputs: Iterable[str]) -> dict[str, Any]:
+    """Of a tree of parameters what a child needs: Kedro takes seconds to merge the rest.
+
+    Args:
+        tree: all of them.
+        inputs: of its pipeline, such as ``params:ruie.gate``; those that are no parameters count for nothing.
+
+    Returns:
+        The blocks of those names, that of freshness, and whatever is no block (such as ``raw_root``).
+    """
+    names = set(inputs)
+    if "parameters" in names:
+        return dict(tree)
+    blocks = {n.removeprefix("params:").partition(".")[0] for n in names if n.startswith("params:")}
+    needed = {*blocks, "freshness"}
+    return {k: v for k, v in tree.items() if k in needed or not isinstance(v, Mapping)}
 
 
 @contextmanager

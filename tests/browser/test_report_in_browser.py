@@ -8,7 +8,7 @@ import pytest
 
 pytestmark = pytest.mark.browser
 PAGES = (
-    "index.html", "system-ruie.html", "experiments.html", "experiment-ru-01.html", "data-kuaisar.html", "validity.html", "models.html",
+    "index.html", "system-ruie.html", "experiments.html", "experiment-ru-01.html", "data-kuaisar.html", "validity.html", "models.html", "tuning.html",
     "glossary.html", "tables.html", "report.html",
 )  # fmt: skip
 DRAWN = ("system-ruie.html", "experiment-ru-01.html", "data-kuaisar.html", "report.html")

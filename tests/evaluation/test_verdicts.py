@@ -93,6 +93,16 @@ def test_an_unpaired_difference_has_the_interval_of_two_independent_numbers():
     assert f"0.5 [{low:.4g}, {high:.4g}]" in sentence
 
 
+def test_several_numbers_are_named_by_what_tells_them_apart():
+    rows = frame(row(0.1, 0.05, 0.2, group="a"), row(0.3, 0.25, 0.4, group="b"))
+    assert judge(rows, GAIN)[1] == (
+        "it gains: holds, a: 0.1 [0.05, 0.2] (n = 100) · b: 0.3 [0.25, 0.4] (n = 100)"
+    )
+    both = frame(*(("x", row(v, group=g)) for g, v in zip("ab", (0.1, 0.3), strict=True)), ("y", row(0.2, group="a")), ("y", row(0.2, group="b")))  # fmt: skip
+    minus = GAIN.model_copy(update={"where": {**GAIN.where, "cell": "x"}, "minus": {"cell": "y"}})
+    assert judge(both, minus)[1].endswith("a: -0.1 (n = 100) · b: 0.1 (n = 100)")
+
+
 def test_versions_of_the_code_are_read_apart_and_the_newest_run_of_a_cell_counts():
     rows = pl.concat(
         [

@@ -81,4 +81,4 @@ def options(root, **changed):
 def draw(root, **changed):
     reporting = options(root, **changed)
     rows, data = nodes.collect_rows(reporting), nodes.describe_data(reporting)
-    return nodes.draw(rows, data, reporting, {"registry": REGISTRY})
+    return nodes.draw(rows, data, nodes.find_studies(reporting), reporting, {"registry": REGISTRY})

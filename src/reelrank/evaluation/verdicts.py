@@ -8,7 +8,7 @@ undecided in between. Source: METHODS §9, §7.5.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Literal, Self
 
@@ -28,6 +28,7 @@ NOT_RUN: Verdict = "not run"
 SELECTED = ("variant", "paired_with", "metric", "group", "weighting", "cell", "source", "split", "track", "system")  # fmt: skip
 SAME = ("variant", "metric", "group", "weighting", "source", "split", "track", "seed")
 CELL = ("experiment", "cell", "system", "source", "track", "code_version")
+NAMING = ("cell", "variant", "group", "weighting")
 NAMED_ROWS = 3  # beyond, a sentence counts
 
 VERDICTS: dict[str, type[pl.DataType]] = {
@@ -162,7 +163,7 @@ def judge(rows: pl.DataFrame, claim: Claim) -> tuple[Verdict, str]:
     words = [_placed(number, claim) for number in numbers]
     word = _together(words, every=claim.every)
     if len(numbers) <= NAMED_ROWS:
-        told = ", ".join(number.told(len(numbers) > 1) for number in numbers)
+        told = " · ".join(n.told(name) for n, name in zip(numbers, _names(numbers), strict=True))
     else:
         counts = (f"{words.count(w)} {w}" for w in (HOLDS, FAILS, UNDECIDED) if w in words)
         told = f"of {len(words)}: {', '.join(counts)}"
@@ -172,17 +173,22 @@ def judge(rows: pl.DataFrame, claim: Claim) -> tuple[Verdict, str]:
 class _Number(Options):
     """A value with its interval, infinite where it has none."""
 
-    label: str
+    parts: tuple[str, ...]
     value: float
     low: float | None
     high: float | None
     n: int
     reliable: bool
 
-    def told(self, named: bool) -> str:
-        name = f"{self.label} " if named else ""
+    def told(self, name: str) -> str:
         interval = "" if self.low is None else f" [{self.low:.4g}, {self.high:.4g}]"
-        return f"{name}{self.value:.4g}{interval} (n = {self.n}{'' if self.reliable else ', not reliable'})"
+        return f"{name and f'{name}: '}{self.value:.4g}{interval} (n = {self.n}{'' if self.reliable else ', not reliable'})"
+
+
+def _names(numbers: Sequence[_Number]) -> list[str]:
+    """What tells the numbers of one claim apart; nothing if there is one."""
+    differs = [len(set(part)) > 1 for part in zip(*(n.parts for n in numbers), strict=True)]
+    return [", ".join(p for p, d in zip(n.parts, differs, strict=True) if d and p) for n in numbers]
 
 
 def _numbers(rows: pl.DataFrame, claim: Claim) -> list[_Number]:
@@ -221,12 +227,11 @@ def matching(rows: pl.DataFrame, where: Mapping[str, Selector]) -> pl.DataFrame:
 
 
 def _number(row: Mapping[str, object]) -> _Number:
-    label = ", ".join(str(row[c]) for c in ("cell", "variant", "group", "weighting") if row[c])
     low, high = row["ci_low"], row["ci_high"]
     known = low is not None and high is not None
     return _Number.model_validate(
         {
-            "label": label,
+            "parts": [str(row[c] or "") for c in NAMING],
             "value": row["value"],
             "low": low if known else None,
             "high": high if known else None,
@@ -246,7 +251,7 @@ def _difference(row: Mapping[str, object]) -> _Number:
         low = value - math.hypot(a.value - a.low, b.high - b.value)
         high = value + math.hypot(a.high - a.value, b.value - b.low)
     return _Number(
-        label=f"{a.label} − {b.label}",
+        parts=tuple(x if x == y else f"{x} − {y}" for x, y in zip(a.parts, b.parts, strict=True)),
         value=value,
         low=low,
         high=high,
@@ -280,6 +285,15 @@ def _together(words: Iterable[Verdict], *, every: bool) -> Verdict:
     if enough in found:
         return enough
     return needed if found == {needed} else UNDECIDED
+
+
+def confirmed_gain(differences: pl.Series) -> str:
+    """What differences on seeds by which nothing was chosen say of a gain, as a sentence."""
+    if differences.is_empty():
+        return "The gain was not confirmed with other seeds."
+    if bool((differences > 0).all()):
+        return "The gain holds."
+    return "The gain is not sure." if differences.sum() > 0 else "The gain does not hold."
 
 
 def _listed(column: pl.Series) -> str:

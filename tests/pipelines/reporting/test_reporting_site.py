@@ -67,7 +67,7 @@ class Page(HTMLParser):
 def test_there_is_a_page_for_every_system_experiment_and_data_set(site):
     pages = {name for name in site if name.endswith(".html")}
     assert pages == {
-        "index.html", "experiments.html", "validity.html", "models.html", "glossary.html", "system-ruie.html", "experiment-ru-01.html",
+        "index.html", "experiments.html", "validity.html", "models.html", "tuning.html", "glossary.html", "system-ruie.html", "experiment-ru-01.html",
         "data-kuaisar.html", "data-kuairec.html",
     }  # fmt: skip
 
@@ -202,6 +202,29 @@ def test_without_rows_the_front_page_says_one_sentence_and_nothing_breaks(tmp_pa
     assert "No result rows were found under" in site["index.html"]
     assert "kedro run --pipelines ruie" in site["index.html"]
     assert len(Page(site["experiments.html"]).tables["Experiments without rows"]) == 3
+
+
+def test_a_study_is_judged_by_seeds_that_chose_nothing(tmp_path):
+    for system, best, gains in (("a", 0.5, [0.1, 0.2]), ("b", 0.5, [0.1, -0.3]), ("c", 0.4, [])):
+        folder = tmp_path / "08_reporting/tuning/sample" / system
+        folder.mkdir(parents=True)
+        pl.DataFrame(
+            {
+                "study": f"{system}-1", "trial": [0, 1, 2], "state": ["complete", "complete", "given up"],
+                "origin": ["defaults", None, None], "value": [0.4, best, 0.9], "seconds": [60.0, 60.0, None],
+            }
+        ).write_parquet(folder / "trials.parquet")  # fmt: skip
+        confirmed = {"seed": list(range(len(gains))), "defaults": [0.4] * len(gains), "best": [0.4 + g for g in gains]}  # fmt: skip
+        schema = {"seed": pl.Int64, "defaults": pl.Float64, "best": pl.Float64}
+        pl.DataFrame(confirmed, schema).write_parquet(folder / "confirmed.parquet")
+    table = Page(draw(tmp_path)["tuning.html"]).tables["Studies"][1:]
+    said = {row[0]: row[-2] for row in table}
+    assert said == {
+        "a": "The gain holds.",
+        "b": "The gain does not hold.",
+        "c": "No trial was better than the defaults.",
+    }
+    assert [row[6] for row in table] == ["0.5", "0.5", "0.4"], "trials given up do not count"  # fmt: skip
 
 
 def test_synthetic_rows_are_marked_and_abbreviations_are_explained(site):

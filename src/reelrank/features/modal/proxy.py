@@ -9,8 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 from pydantic import Field
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from reelrank.features.modal.rows import Matrix, item_texts, standardise
 from reelrank.options import Options
@@ -123,6 +121,10 @@ def _text(
     items: pl.DataFrame, train: npt.NDArray[np.bool_], options: ProxyOptions
 ) -> tuple[Matrix, npt.NDArray[np.bool_]]:
     """TF-IDF + SVD of caption and cover text, and which items have any; columns past the rank of the texts are 0."""
+    # where it is used: scikit-learn costs every command of Kedro a second
+    from sklearn.decomposition import TruncatedSVD  # noqa: PLC0415
+    from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415
+
     texts = item_texts(items)
     has_text = (texts != "").to_numpy()
     vectors = np.zeros((items.height, options.text_dim), np.float32)

@@ -23,7 +23,7 @@ from reelrank.children import locked
 class Order(TypedDict):
     """What is to be run.
 
-    ``lock`` and ``done`` are files; ``repeat``: run it although ``done`` is there; ``parameters``: the whole tree, as runtime parameters.
+    ``lock`` and ``done`` are files; ``repeat``: run it although ``done`` is there; ``parameters``: its blocks, as runtime parameters.
     """
 
     project: str

@@ -15,6 +15,7 @@ from typing import Any
 from kedro.io.core import is_parameter
 from kedro.pipeline import Pipeline
 
+from reelrank.children import own_blocks
 from reelrank.freshness import leaves
 from reelrank.options import digest
 from reelrank.pipelines.experiments.options import ExperimentOptions, StudyOptions
@@ -23,6 +24,11 @@ from reelrank.provenance import code_version
 EVERYTHING = "all"
 TABLES, DONE, PREPARED = "tables", "done.json", "prepared"
 NEAR = 5  # ids named when one is unknown
+
+
+def titled(cell: str, named: str | None) -> str:
+    """A cell's name as it stands in the rows."""
+    return cell if named is None else f"{named}, {cell}"
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ class Job:
         node: with its namespace.
         outputs: tables of result rows that it makes.
         inputs: stored tables that it loads, and that its pipeline makes.
-        parameters: the whole tree, as the run is given it.
+        parameters: as its run and the one before it are given them.
         key: of everything that its rows depend on: parameters of the node and of all before it, and the code.
         cells: that its rows answer.
     """
@@ -147,7 +153,10 @@ def make_jobs(
             found.setdefault(f"{o.pipeline}.{o.node}", (o.pipeline, o.node, None, []))[3].append(cell)  # fmt: skip
         for study in experiment.studies:
             for names in _groups(study, name, parameters):
-                cells = [Cell(name, n, name, n, None, experiment.minutes) for n in names]
+                cells = [
+                    Cell(name, titled(n, study.named), name, n, study.named, experiment.minutes)
+                    for n in names
+                ]
                 run = [f"{name}.{n}" if study.by_experiment else n for n in names]
                 key = f"{study.pipeline}.{study.node}/{name}.{names[0]}"
                 found[key] = (study.pipeline, study.node, (study.place(), run), cells)
@@ -168,6 +177,11 @@ def _groups(
         raise ValueError(
             f"experiments.registry.{experiment}: {study.place()}.cells describes no cell of it"
         )
+    if unknown := sorted({*study.only} - {*described}):
+        raise ValueError(
+            f"experiments.registry.{experiment}: only names {unknown}, which {study.place()}.cells does not describe"
+        )
+    described = {n: cell for n, cell in described.items() if not study.only or n in study.only}
     group = {name: name for name in described}
     for name, cell in described.items():
         rival = (cell or {}).get("against")
@@ -203,7 +217,7 @@ def _job(
     pruned = _pruned(tree, study[1] if study else ())
     blocks = {
         n: leaves(pruned, "" if n == "parameters" else n.removeprefix("params:"))
-        for n in sorted(before.inputs() | {i for x in before.nodes for i in x.inputs})
+        for n in sorted(before.inputs())
         if is_parameter(n)
     }
     return Job(
@@ -218,7 +232,7 @@ def _job(
             )
         ),
         inputs=tuple(sorted(own.inputs() & registered.all_outputs())),
-        parameters=tree,
+        parameters=own_blocks(tree, registered.inputs()),
         key=digest(blocks, code_version()),
         cells=tuple(cells),
     )

@@ -14,6 +14,7 @@ from reelrank.pipelines.reporting import pages
 from reelrank.pipelines.reporting import rows as kept
 from reelrank.pipelines.reporting.options import ReportingParameters
 from reelrank.pipelines.reporting.stored_data import describe
+from reelrank.pipelines.reporting.tuned import studies
 from reelrank.pipelines.reporting.words import explained
 from reelrank.reports.site import SitePage, render_site
 from reelrank.sources import events, kuairand_schema, kuairec_schema, kuaisar_schema, weibo_schema
@@ -44,9 +45,15 @@ def describe_data(reporting: ReportingParameters) -> dict[str, list[dict[str, An
     }
 
 
+def find_studies(reporting: ReportingParameters) -> list[dict[str, Any]]:
+    """Of every study of tuning what it has found."""
+    return studies(Path(reporting.data_root), reporting.kind)
+
+
 def draw(
     rows: pl.DataFrame,
     data: dict[str, Any],
+    tuned: list[dict[str, Any]],
     reporting: ReportingParameters,
     experiments: dict[str, Any],
 ) -> dict[str, str]:
@@ -55,6 +62,7 @@ def draw(
     Args:
         rows: ``Results`` with ``namespace``.
         data: of :func:`describe_data`.
+        tuned: of :func:`find_studies`.
         reporting: what is said of systems, data sets and models, and what was printed.
         experiments: block ``experiments``, for its registry.
     """
@@ -72,6 +80,7 @@ def draw(
         questions=questions,
         own=own,
         data=data,
+        studies=tuned,
         licences=LICENCES,
         options=reporting,
     )

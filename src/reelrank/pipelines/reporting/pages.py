@@ -10,7 +10,7 @@ import polars as pl
 
 from reelrank.evaluation.stored import answering
 from reelrank.evaluation.verdicts import NOT_RUN, Question, matching
-from reelrank.pipelines.reporting import drawings, published
+from reelrank.pipelines.reporting import drawings, published, tuned
 from reelrank.pipelines.reporting import rows as kept
 from reelrank.pipelines.reporting.options import (
     PublishedOptions,
@@ -31,6 +31,7 @@ NAV = (
     Link("Experiments", EXPERIMENTS),
     Link("Off-policy validity", VALIDITY),
     Link("Models", MODELS),
+    tuned.LINK,
     Link("Glossary", GLOSSARY),
 )
 OPE_SYSTEM = "ope_validity"
@@ -55,6 +56,7 @@ class Site:
     questions: Mapping[str, Question]
     own: Sequence[tuple[str, str]]  # (experiment, namespace) whose rows answer it
     data: Mapping[str, Sequence[Mapping[str, Any]]]  # source → kinds, the reported one first
+    studies: Sequence[Mapping[str, Any]]  # of tuning
     licences: Mapping[str, str]
     options: ReportingParameters
 
@@ -112,6 +114,7 @@ def all_pages(site: Site) -> list[SitePage]:
         *(data_page(site, source) for source in site.data),
         validity_page(site),
         models_page(site),
+        tuned.tuning_page(site.studies, "real" if site.options.kind == "real" else "world"),
         SitePage(GLOSSARY, "Glossary", "What the words and abbreviations mean.", [Section("Terms", tables=[glossary()])]),
     ]  # fmt: skip
 

@@ -15,6 +15,7 @@ def create_pipeline() -> Pipeline:
     steps = [
         Node(nodes.collect_rows, options, "rows", name="collect_rows"),
         Node(nodes.describe_data, options, "data", name="describe_data"),
-        Node(nodes.draw, ["rows", "data", options, experiments], "site", name="draw"),
+        Node(nodes.find_studies, options, "tuned", name="find_studies"),
+        Node(nodes.draw, ["rows", "data", "tuned", options, experiments], "site", name="draw"),
     ]
     return Pipeline(steps, namespace=SYSTEM, parameters={options, experiments}, tags=[SYSTEM])

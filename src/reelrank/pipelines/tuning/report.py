@@ -8,6 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 import polars as pl
 
+from reelrank.evaluation.verdicts import confirmed_gain
 from reelrank.pipelines.tuning.nodes import (
     COMPLETE,
     FAILED,
@@ -108,7 +109,7 @@ def _found(
         differences = confirmed["best"] - confirmed["defaults"]
         better = int((differences > 0).sum())
         mean = float(differences.to_numpy().mean())
-        verdict = "The gain holds." if better == confirmed.height else "The gain is not sure." if mean > 0 else "The gain does not hold."  # fmt: skip
+        verdict = confirmed_gain(differences)
         said += (
             f"\n\n{verdict} Trained again with {count(confirmed.height, 'seed')} by which nothing was chosen, the best trial is better than the "
             f"defaults with {better} of {confirmed.height}, on the mean by {_signed(mean)}."

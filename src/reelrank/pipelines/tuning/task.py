@@ -10,6 +10,7 @@ from typing import Any
 from kedro.io.core import is_parameter
 from kedro.pipeline import Pipeline
 
+from reelrank.children import own_blocks
 from reelrank.freshness import leaves
 from reelrank.options import digest
 from reelrank.pipelines.tuning.options import Range, SpaceOptions, TuningParameters
@@ -35,7 +36,7 @@ class Task:
         options: of the space.
         node: with its namespace.
         inputs: stored tables that it loads, and that its pipeline makes.
-        tree: parameters of the run, with what trials share: Kedro takes seconds to merge what it does not need.
+        tree: parameters of the run, with what trials share.
         study: name: what changes a trial's value changes the name.
         data_kind: of the log.
     """
@@ -116,17 +117,12 @@ def make_task(
         for path, value in own.items()
         if path.endswith(".raw.kind")
     }
-    needed = {block.partition(".")[0] for block in rests_on} | {"freshness"}
     return Task(
         system=system,
         options=options,
         node=full,
         inputs=tuple(sorted(own.inputs() & registered.all_outputs())),
-        tree={
-            key: value
-            for key, value in tree.items()
-            if key in needed or not isinstance(value, Mapping)
-        },
+        tree=own_blocks(tree, upto.inputs()),
         study=f"{system}-{digest(untuned, options, code_version())}",
         data_kind="world" if "world" in kinds else "real",
     )
@@ -138,5 +134,5 @@ def readable(task: Task, kept: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _blocks(pipeline: Pipeline) -> list[str]:
-    names = {name for node in pipeline.nodes for name in node.inputs if is_parameter(name)}
+    names = filter(is_parameter, pipeline.inputs())
     return sorted("" if name == "parameters" else name.removeprefix("params:") for name in names)
