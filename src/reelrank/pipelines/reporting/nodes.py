@@ -13,6 +13,7 @@ from reelrank.evaluation.verdicts import Question, verdicts
 from reelrank.pipelines.reporting import pages
 from reelrank.pipelines.reporting import rows as kept
 from reelrank.pipelines.reporting.options import ReportingParameters
+from reelrank.pipelines.reporting.site_model import GLOSSARY, NAV, Site
 from reelrank.pipelines.reporting.stored_data import describe
 from reelrank.pipelines.reporting.tuned import studies
 from reelrank.pipelines.reporting.words import explained
@@ -71,7 +72,7 @@ def draw(
     own = [(name, pipeline) for name, entry in registry.items() for pipeline in _own(entry)]
     systems = kept.of_systems(rows)
     shown = kept.shown(systems)
-    site = pages.Site(
+    site = Site(
         rows=rows,
         shown=shown,
         older=kept.older(systems),
@@ -86,13 +87,13 @@ def draw(
     )
     drawn = [
         SitePage(p.path, p.title, p.subtitle, explained(p.sections), p.data_kind)
-        if p.path != pages.GLOSSARY
+        if p.path != GLOSSARY
         else p
         for p in pages.all_pages(site)
     ]
     newest = rows["run_id"].max() if rows.height else "none"
     meta = {"kind": reporting.kind, "newest run": str(newest), "command": reporting.command}
-    return render_site(drawn, pages.NAV, meta, pages.row_files(site))
+    return render_site(drawn, NAV, meta, pages.row_files(site))
 
 
 def _question(entry: dict[str, Any]) -> Question:

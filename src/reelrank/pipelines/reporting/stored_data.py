@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,13 @@ def describe(root: Path, kind: str, source: str) -> dict[str, Any]:
         "tables": [row for layer in LAYERS for row in _tables(root, layer, kind, source)],
         "marginals": marginals(pl.scan_parquet(_files(interactions))) if _files(interactions) else None,
     }  # fmt: skip
+
+
+def kind_of_report(report: Mapping[str, Any] | None) -> str:
+    """Whether rows on disk are generated or real, as a word."""
+    if report is None:
+        return "not on disk"
+    return "synthetic" if report.get("kind") == "world" else "real"
 
 
 def marginals(interactions: pl.LazyFrame) -> dict[str, list[dict[str, Any]]]:

@@ -9,10 +9,10 @@ from typing import Any
 import polars as pl
 
 from reelrank.evaluation.verdicts import confirmed_gain
-from reelrank.reports.page import Cell, DataKind, Link, Section, plain_table
+from reelrank.pipelines.reporting.site_model import TUNING
+from reelrank.reports.page import Cell, DataKind, Section, plain_table
 from reelrank.reports.site import SitePage
 
-TUNING = "tuning.html"
 NONE_YET = "No study was found: kedro run --pipelines tuning --params system=ruie makes one."
 
 
@@ -76,6 +76,3 @@ def tuning_page(found: Sequence[Mapping[str, Any]], data_kind: DataKind) -> Site
     tables = [plain_table("Studies", columns, body)] if body else []
     sections = [Section("Studies", text if body else NONE_YET, tables=tables)]
     return SitePage(TUNING, "Tuning", "Whether a search over parameters found something better than the defaults.", sections, data_kind)  # fmt: skip
-
-
-LINK = Link("Tuning", TUNING)
