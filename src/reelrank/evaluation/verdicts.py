@@ -149,7 +149,8 @@ def read(rows: pl.DataFrame, reading: Reading) -> tuple[Verdict, str]:
         return NOT_RUN, "not run"
     world = " (synthetic)" if (rows["data_kind"] == "world").any() else ""
     if not reading.claims:
-        return REPORTED, f"{rows.height} numbers, to be looked at: {reading.rule}{world}"
+        numbers = "1 number" if rows.height == 1 else f"{rows.height} numbers"
+        return REPORTED, f"{numbers}, to be looked at: {reading.rule}{world}"
     judged = [judge(rows, claim) for claim in reading.claims]
     word = _together([word for word, _ in judged], every=True)
     return word, "; ".join(sentence for _, sentence in judged) + world

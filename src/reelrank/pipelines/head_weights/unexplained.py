@@ -126,6 +126,10 @@ def selectivity(
         options: proxy and regression.
     """
 
+    def with_threshold(n: int) -> Found:  # none: nothing could be estimated, and that is a row
+        row = ResultRow(SOFT, "sessions_with_threshold", n, residuals.height, reliable=n > 0)
+        return Found("GV-09", "selectivity", "val and test", row)
+
     def work() -> tuple[dict[str, Any], list[Found]]:
         value = scores(problem, weights, exporting)
         thresholds = session_thresholds(problem, value, ranked.outcomes()[:, 3], options)
@@ -133,11 +137,12 @@ def selectivity(
         known = pl.DataFrame(x.values, schema=list(x.names))
         found = selectivity_regression(residuals, thresholds.tau, known, options)
         rows = [
-            Found(
+            with_threshold(int(np.isfinite(thresholds.tau).sum())),
+            *(Found(
                 "GV-09", "selectivity", "val and test",
                 ResultRow(SOFT, "beta", r["estimate"], r["n"], r["ci_low"], r["ci_high"], found.placebo_passed, r["term"], r["role"], p_value=r["p_value"]),
             )
-            for r in found.coefficients.iter_rows(named=True)
+            for r in found.coefficients.iter_rows(named=True)),
         ]  # fmt: skip
         return {
             "sentence": found.sentence,
@@ -149,7 +154,7 @@ def selectivity(
 
     found, lacking = told(work)
     if found is None:
-        return {"sentence": f"not estimated: {lacking}", "coefficients": []}, []
+        return {"sentence": f"not estimated: {lacking}", "coefficients": []}, [with_threshold(0)]
     return plain(found[0]), found[1]
 
 
