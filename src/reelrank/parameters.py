@@ -18,7 +18,7 @@ from reelrank.features.histories import HistoryOptions
 from reelrank.features.modal import ModalOptions, ProxyOptions
 from reelrank.features.rewards import R_MAX, RewardOptions
 from reelrank.features.session_stats import SessionOptions
-from reelrank.features.splits import SplitOptions
+from reelrank.features.splits import TIME_RULES, SplitOptions
 from reelrank.features.temporal_graph import NeighbourOptions
 from reelrank.features.value_encoder import ValueFeatureOptions
 from reelrank.freshness import FreshnessOptions
@@ -227,6 +227,20 @@ class MTDQNSettings(Options):
     command: Command
 
 
+class MTDQNSplitSettings(MTDQNSettings):
+    """Block ``mt_dqn_kuairec``: all else is in ``mt_dqn``."""
+
+    split: SplitOptions
+
+    @model_validator(mode="after")
+    def _cuts_in_time(self) -> Self:
+        if self.split.rule not in TIME_RULES:
+            raise ValueError(
+                f"split.rule {self.split.rule} does not cut all users at the same times: set one of {', '.join(TIME_RULES)}"
+            )
+        return self
+
+
 class OPEValidityParameters(Options):
     """Block ``ope_validity``."""
 
@@ -299,6 +313,7 @@ class Parameters(Options):
     worlds: WorldParameters
     mt_dqn: MTDQNParameters
     mt_dqn_weibo: MTDQNSettings
+    mt_dqn_kuairec: MTDQNSplitSettings
     compress: CompressParameters
     ope_validity: OPEValidityParameters
     value_model: ValueModelParameters

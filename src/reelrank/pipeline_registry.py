@@ -75,6 +75,12 @@ def register_pipelines() -> dict[str, Pipeline]:
         "mt_dqn_weibo": _fed(
             shared["weibo"], mt_dqn.create_pipeline(system="mt_dqn_weibo", source="weibo")
         ),
+        # KuaiRec's own split has train days after test days, which labels and states that look ahead cannot have
+        "mt_dqn_kuairec": _fed(
+            shared["kuairec"],
+            features.create_own_split("mt_dqn_kuairec", "kuairec")
+            + mt_dqn.create_pipeline("mt_dqn_kuairec", "kuairec", split_of="mt_dqn_kuairec"),
+        ),
         "value_model": _fed(shared["kuairec"], values),
         "head_weights": _fed(
             shared["kuairec"], predictor + head_weights.create_pipeline(model="gnn_128")

@@ -32,8 +32,9 @@ def test_paper_sizes_are_described_without_data(run, catalog_of, tmp_path):
         ({"mt_dqn": {"reward": {"gamma": 0.9}}}, "must be equal"),
         ({"mt_dqn": {"reward": {"lambda_retention": 1.0}}}, "largest reward"),
         ({"kuairand": {"raw": {"variant": "1k"}}}, "sample world is written as pure"),
+        ({"mt_dqn_kuairec": {"split": {"rule": "burst_day"}}}, "burst_day does not cut all users at the same"),
     ],
-)
+)  # fmt: skip
 def test_a_wrong_parameter_is_refused(wrong_parameters, params, message):
     assert any(re.search(message, said) for said in wrong_parameters(params))
 

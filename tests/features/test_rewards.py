@@ -16,7 +16,14 @@ from support.feature_logs import (
     random_vectors,
 )
 
-from reelrank.features.rewards import SIGNALS, RewardOptions, reward_terms, rewards
+from reelrank.features.rewards import (
+    SIGNALS,
+    ImmediateWeights,
+    RewardOptions,
+    rescaling,
+    reward_terms,
+    rewards,
+)
 from reelrank.features.splits import assign_split
 from reelrank.tables import Rewards
 
@@ -64,6 +71,29 @@ def test_a_source_with_fewer_terms_has_the_same_range(terms, expected):
         hate=[0, 1],
     )
     assert run(log, terms=terms)["r_immediate"].to_list() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("terms", "factor"),
+    [
+        (["watch"], 2.0),  # KuaiRec: 0.5 · 2 can become 2
+        (["like", "forward", "comment"], 2 / 1.3),  # Weibo
+        (list(SIGNALS), 1.0),  # 2.8 at most, which is cut
+        (["hate"], 1.0),  # nothing to reach for
+    ],
+)
+def test_the_factor_by_hand(terms, factor):
+    assert rescaling(terms, ImmediateWeights()) == pytest.approx(factor)
+
+
+def test_the_reward_of_watch_time_alone_by_hand():
+    log = log_of(
+        user_id=[0] * 4,
+        item_id=[0] * 4,
+        ts_ms=[START + i for i in range(4)],
+        watch_ratio=[0.3, 1.3, 5.0, None],
+    )
+    assert run(log, terms=["watch"])["r_immediate"].to_list() == pytest.approx([0.3, 1.3, 2.0, 0.0])
 
 
 def test_terms_are_those_with_any_value():
@@ -134,6 +164,20 @@ def test_interest_by_hand():
     # after items 0 and 1: (0.9, 0.1)
     expected = [0, 1, 0, 0.1 / math.hypot(0.9, 0.1), 0, 0]
     assert run(log, vectors)["r_interest"].to_list() == pytest.approx(expected)
+
+
+def test_interest_follows_whole_watches_where_no_long_view_is_logged():
+    log = log_of(
+        user_id=[0] * 3,
+        item_id=[0, 1, 0],
+        ts_ms=[START + i for i in range(3)],
+        watch_ratio=[0.99, 1.0, 4.0],
+    )
+    vectors = np.array([[1, 0], [1, 1], [0, 0]], np.float32)
+    options = {"terms": ["watch"], "cuts": CUTS, "options": OPTIONS}
+    found = rewards(log, assign_split(log, CUTS), vectors, **options, watch="watch_ratio")
+    # nothing, nothing (item 0 was left early), then item 1
+    assert found["r_interest"].to_list() == pytest.approx([0, 0, 1 / math.sqrt(2)])
 
 
 def test_links_and_returns_follow_their_definitions():

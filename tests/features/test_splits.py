@@ -192,6 +192,19 @@ def test_last_burst_out():
     assert found == ["train"] * 5 + ["val"] * 4 + ["test"] * 2
 
 
+def test_what_followed_a_row_is_known_until_the_end_of_its_part_or_burst():
+    log = log_in_bursts(3, 2, 6)  # days 0–2, 6–7, 11–16
+    cuts = fitted(log, rule="last_burst_out")
+    assert cuts.burst_edges_ms == tuple(START + d * DAY for d in (0, 3, 6, 8, 11, 17))
+    noon = START + np.array([0, 2, 4, 7, 11, 14, 16]) * DAY + 12 * HOUR
+    found = cuts.observed_until(noon, np.array([0, 0, 0, 0, 1, 1, 2]))
+    # day 4 lies outside of all bursts; the data end with the last row
+    expected = [START + 3 * DAY, START + 3 * DAY, noon[2], START + 8 * DAY, START + 15 * DAY, START + 15 * DAY, noon[6] + 1]  # fmt: skip
+    assert found.tolist() == expected
+    alone = fitted(log, bursts="none", rule="time", train_last_day=date(2022, 4, 17), val_last_day=date(2022, 4, 19))  # fmt: skip
+    assert alone.observed_until(noon, np.array([0] * 7)).tolist() == [alone.train_end_ms] * 7
+
+
 @pytest.mark.parametrize(
     ("n_days", "train", "val"),
     [(9, 7, 1), (19, 15, 2), (3, 1, 1), (18, 14, 2)],  # small, full, shortest, twice small

@@ -102,9 +102,9 @@ def toy_actors(inputs, seed=0, **options):
     return MMRFActors(ActorOptions(**(WIDTHS | options)), FeedSpec.of(inputs))
 
 
-def toy_learner(inputs, seed=0, kind="linear", updates=None, **options):
+def toy_learner(inputs, seed=0, kind="linear", updates=None, critic=None, **options):
     actors = toy_actors(inputs, seed, **options)
-    critic = CriticOptions(kind=kind, hidden=(9, 6), value_hidden=5, encoder=ENCODER)
+    critic = CriticOptions(kind=kind, hidden=(9, 6), value_hidden=5, encoder=ENCODER, **(critic or {}))  # fmt: skip
     critics = build_critics(len(actors.options.agents), critic, FeedSpec.of(inputs))
     return ActorCritic(actors, critics, UpdateOptions(**(updates or {})))
 

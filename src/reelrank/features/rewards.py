@@ -16,8 +16,9 @@ from pydantic import Field
 
 from reelrank.features.histories import MS_PER_HOUR, WATCH_RATIO_CAP, require_time_order
 from reelrank.features.splits import Cuts
+from reelrank.models.behaviours import WatchRule, watched
 from reelrank.options import Options
-from reelrank.tables import SPLITS, Rewards
+from reelrank.tables import Rewards
 
 R_MIN, R_MAX = -1.0, 2.0  # range of r_immediate, METHODS §3.8 [D]
 SIGNALS = {
@@ -55,7 +56,7 @@ class RewardOptions(Options):
         24, gt=0, description="time in which a user must be back, hours [D]"
     )
     interest_alpha: float = Field(
-        0.1, gt=0, le=1, description="weight of the newest long view in the interest vector [D]"
+        0.1, gt=0, le=1, description="weight of the newest watched video in the interest vector [D]"
     )
     lambda_retention: float = Field(0.3, ge=0, description="λ1 [D: below the immediate range]")
     lambda_interest: float = Field(0.2, ge=0, description="λ2 [D: below the immediate range]")
@@ -87,11 +88,12 @@ def rewards(
     terms: Sequence[str],
     cuts: Cuts,
     options: RewardOptions,
+    watch: WatchRule = "long_view",
 ) -> pl.DataFrame:
     """Rewards, returns and links to the next row (bucket function).
 
     A session's last row *in its split* carries the retention reward. It is censored (null) whenever the return window reaches past
-    the end of the split or of the data, even if the user is seen to return before: keeping only the observed returns would
+    the end of the split, of its burst or of the data, even if the user is seen to return before: keeping only the observed returns would
     favour 1s near the cut. Then the reward of that row and the returns of its session are null as well.
     Source: METHODS §3.8 [D], MT-DQN Eq. 15 [S].
 
@@ -102,6 +104,7 @@ def rewards(
         terms: the terms of r_immediate that this source has, from ``reward_terms``.
         cuts: boundaries of the splits.
         options: weights and windows.
+        watch: what tells that a video was watched, from ``watch_rule``.
 
     Returns:
         One row of ``Rewards`` per row, in the same order.
@@ -120,14 +123,13 @@ def rewards(
     session = interactions["session_id"].to_numpy()
     has_next = np.append(same_part & (session[1:] == session[:-1]), False)[: len(user)]
     gap_ms = np.append(np.where(same_part, np.diff(ts_ms), np.inf), np.inf)[: len(user)]
-    end_ms = np.array([cuts.end_of(name) for name in SPLITS], np.int64)[part]
 
     immediate = interactions.select(_immediate(terms, options.weights)).to_series().to_numpy()
-    retention = _retention(ts_ms, gap_ms, has_next, end_ms, options)
+    retention = _retention(ts_ms, gap_ms, has_next, cuts.observed_until(ts_ms, part), options)
     interest = _interest(
         user,
         interactions["item_id"].to_numpy(),
-        interactions["long_view"].fill_null(0).to_numpy() == 1,
+        interactions.select(watched(watch).fill_null(0) == 1).to_series().to_numpy(),
         item_vectors,
         options.interest_alpha,
     )
@@ -146,20 +148,28 @@ def rewards(
     return Rewards.conform(frame)
 
 
+def rescaling(terms: Sequence[str], weights: ImmediateWeights) -> float:
+    """The factor of r_immediate by which the terms at hand together can reach ``R_MAX``, as all six can.
+
+    Source: METHODS §3.8 [D].
+    """
+    highest = sum(
+        max(w, 0.0) * (WATCH_RATIO_CAP if term == "watch" else 1.0)
+        for term, w in weights.model_dump(include=set(terms)).items()
+    )
+    return R_MAX / highest if 0 < highest < R_MAX else 1.0
+
+
 def _immediate(terms: Sequence[str], weights: ImmediateWeights) -> pl.Expr:
-    """r_immediate. One factor rescales the terms at hand so that together they can reach ``R_MAX``, as all six can.
+    """r_immediate, rescaled.
 
     A null in a signal that the source has (no duration, so no watch ratio) counts as no signal and is not rescaled: rows stay comparable.
     """
     scaled: dict[str, float] = weights.model_dump(include=set(terms))
-    highest = sum(
-        max(w, 0.0) * (WATCH_RATIO_CAP if t == "watch" else 1.0) for t, w in scaled.items()
-    )
-    factor = R_MAX / highest if 0 < highest < R_MAX else 1.0
     signals = {t: pl.col(SIGNALS[t]).cast(pl.Float64).fill_null(0.0) for t in scaled}
     if "watch" in signals:
         signals["watch"] = signals["watch"].clip(upper_bound=WATCH_RATIO_CAP)
-    total = pl.sum_horizontal(signals[t] * w for t, w in scaled.items()) * factor
+    total = pl.sum_horizontal(signals[t] * w for t, w in scaled.items()) * rescaling(terms, weights)
     return total.clip(R_MIN, R_MAX).cast(pl.Float32).alias("r_immediate")
 
 
@@ -185,11 +195,11 @@ def _retention(
 def _interest(
     user: npt.NDArray[np.int32],
     item: npt.NDArray[np.int32],
-    long_view: npt.NDArray[np.bool_],
+    seen: npt.NDArray[np.bool_],
     vectors: npt.NDArray[np.float32],
     alpha: float,
 ) -> npt.NDArray[np.float32]:
-    """Cosine of each row's item with the moving average of the user's long views before it; 0 without one."""
+    """Cosine of each row's item with the moving average of what the user watched before it; 0 without one."""
     out = np.zeros(len(user), np.float32)
     taste = np.zeros(vectors.shape[1], np.float64)
     empty = True
@@ -205,7 +215,7 @@ def _interest(
                 tt += taste[k] * taste[k]
             if xx > 0.0 and tt > 0.0:
                 out[i] = dot / np.sqrt(xx * tt)
-        if long_view[i]:
+        if seen[i]:
             weight = 1.0 if empty else alpha
             for k in range(len(taste)):
                 taste[k] = (1.0 - weight) * taste[k] + weight * x[k]

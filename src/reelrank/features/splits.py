@@ -141,6 +141,9 @@ class Cuts(_Fitted):
     train_end_ms: int = Field(description="start of val")
     val_end_ms: int = Field(description="start of test")
     end_ms: int = Field(description="just after the last time of the log: where the data end")
+    burst_edges_ms: tuple[int, ...] = Field(
+        (), description="starts and ends of the bursts in turn; none: the log is one piece"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -155,6 +158,24 @@ class Cuts(_Fitted):
     def end_of(self, part: str) -> int:
         """First time (UTC epoch ms) that no longer belongs to ``part``."""
         return {"train": self.train_end_ms, "val": self.val_end_ms, "test": self.end_ms}[part]
+
+    def observed_until(
+        self, ts_ms: npt.NDArray[np.int64], part: npt.NDArray[np.integer]
+    ) -> npt.NDArray[np.int64]:
+        """From when on the log no longer tells what followed a row: the end of its part or of its burst; its own time outside of all bursts.
+
+        Args:
+            ts_ms: (n,) UTC epoch ms.
+            part: (n,) position in ``SPLITS``.
+        """
+        ends = np.array([self.end_of(name) for name in SPLITS], np.int64)
+        end: npt.NDArray[np.int64] = ends[part]
+        if not self.burst_edges_ms:
+            return end
+        edges = np.append(self.burst_edges_ms, 0)
+        passed = np.searchsorted(edges[:-1], ts_ms, side="right")
+        burst_end = np.where(passed % 2 == 1, edges[passed], ts_ms)
+        return np.minimum(end, burst_end).astype(np.int64)
 
     def parts(self, interactions: pl.DataFrame) -> npt.NDArray[np.int8]:
         """By time alone."""
@@ -312,7 +333,11 @@ def fit_split(options: SplitOptions, log: LogSummary) -> FittedSplit:
 
     Source: METHODS §1.4.
     """
-    return _FITS[options.rule](options, log)
+    fitted = _FITS[options.rule](options, log)
+    if not isinstance(fitted, Cuts):
+        return fitted
+    edges = tuple(burst_edges(log.bursts).tolist())
+    return fitted.model_copy(update={"burst_edges_ms": edges})
 
 
 def time_cuts(options: SplitOptions, first_ts_ms: int, last_ts_ms: int) -> Cuts:

@@ -13,13 +13,12 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from reelrank.models.behaviours import BEHAVIOURS, behaviour_labels, watch_rule
 from reelrank.models.tensor_record import TensorRecord
 from reelrank.tables import SPLITS
 
 WATCH_BUCKETS = 5
-BEHAVIOURS = ("watch", "like", "share")
 _MESSAGE_FEEDBACKS = ("like", "forward", "follow", "comment", "hate")
-_LABELS = {"watch": "long_view", "like": "like", "share": "forward"}
 MESSAGE_DIM = WATCH_BUCKETS + len(_MESSAGE_FEEDBACKS) + 1
 REQUIRED_COLUMNS = (
     "user_id", "item_id", "ts_ms", "split", "is_rand", "play_ms", "watch_ratio", "long_view",
@@ -39,7 +38,7 @@ class EventStream(TensorRecord):
         ts_ms: (N,) int64, UTC epoch ms, not decreasing.
         message: (N, 11) float32: one-hot watch bucket (0, (0, .3], (.3, .7], (.7, 1], > 1 of watch_ratio; all zeros
             when null), like, forward, follow, comment, hate (null is 0), log1p(play seconds) (null is 0).
-        labels: (N, 3) float32: watch (long_view), like, share (forward); NaN = null.
+        labels: (N, 3) float32: watch (by ``watch_rule``), like, share (forward); NaN = null.
         r_immediate: (N,) float32.
         reward: (N,) float32, NaN = censored.
         value_return: (N,) float32, discounted return, NaN = censored.
@@ -110,15 +109,18 @@ class EventStream(TensorRecord):
         order = np.argsort(key, kind="stable")
         counts = np.bincount(node, minlength=n_users + n_items)
 
-        def floats(column: str) -> Tensor:
-            return _tensor(events[column].cast(pl.Float32).fill_null(float("nan")).to_numpy())
+        label = behaviour_labels(watch_rule(events.lazy()))
+
+        def floats(column: str | pl.Expr) -> Tensor:
+            values = events.select(column).to_series().cast(pl.Float32)
+            return _tensor(values.fill_null(float("nan")).to_numpy())
 
         stream = cls(
             user=_tensor(user),
             item=_tensor(item),
             ts_ms=_tensor(ts.astype(np.int64)),
             message=_tensor(messages(events)),
-            labels=torch.stack([floats(_LABELS[b]) for b in BEHAVIOURS], dim=1),
+            labels=torch.stack([floats(label[b]) for b in BEHAVIOURS], dim=1),
             r_immediate=floats("r_immediate"),
             reward=floats("reward"),
             value_return=floats("return"),

@@ -7,6 +7,7 @@ together, D = d_model, H heads, K = 3 modalities.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
@@ -107,10 +108,10 @@ class _EncoderLayer(nn.Module):
         return out
 
 
-class CrossModalFusion(nn.Module):
-    """Eq. 4–6: f = W_f Σ_m g_m z_m with g = softmax(W_g [z_v‖z_a‖z_t] + b + log present).
+class ModalFusion(nn.Module, ABC):
+    """Eq. 6: f = W_f Σ_m g_m z_m with g = softmax(W_g [z_v‖z_a‖z_t] + b + log present), whatever layout makes z_m of the tokens.
 
-    With confidence c, log c_m is added to the attention to modality m's tokens, and g ∝ softmax(·) ⊙ c (METHODS §3.5).
+    With confidence c, g ∝ softmax(·) ⊙ c, and the layout attends less to what is not trusted (METHODS §3.5).
 
     Args:
         options: sizes.
@@ -134,8 +135,7 @@ class CrossModalFusion(nn.Module):
         self.confidence = (
             None if options.confidence is None else Confidence(options.confidence, d, k)
         )
-        self.layers = nn.ModuleList(_EncoderLayer(options) for _ in range(options.layers))
-        self.norm = nn.LayerNorm(d)
+        self._make_layers(options, k)
         self.gate = (
             None
             if options.gate == "even"
@@ -154,41 +154,31 @@ class CrossModalFusion(nn.Module):
         """
         e_MTD, key_mask_MT = self._embed(tokens)
         log_c_MK = self._log_confidence(e_MTD, tokens)
-        key_mask_MT = self._trusted(key_mask_MT, log_c_MK, tokens)
-        for layer in self.layers:
-            e_MTD = layer(e_MTD, key_mask_MT)
-        z_MKD, present_MK = self._pool(self.norm(e_MTD), tokens)
+        z_MKD, present_MK = self._attended(e_MTD, key_mask_MT, log_c_MK, tokens)
         gate = self._gate(z_MKD, present_MK, log_c_MK)
         weights = gate.unsqueeze(-1) if gate.dim() == 2 else gate
         return Fused(self.out((weights * z_MKD).sum(1)), gate)
 
-    @torch.no_grad()
+    @abstractmethod
     def attention_mass(self, tokens: ItemTokens) -> Tensor:
-        """Mean attention of modality m's tokens to modality n's, (layers, H, K, K).
+        """How much modality m's tokens hear of modality n, (layers, H, K, K); rows sum to 1, or to 0 where no item has m.
 
-        Averages over items in which m is present, so each row sums to 1 (0 where no item has m). For export: the
-        training path never builds these weights.
+        For export: the training path never builds these weights.
         """
-        e_MTD, key_mask_MT = self._embed(tokens)
-        key_mask_MT = self._trusted(key_mask_MT, self._log_confidence(e_MTD, tokens), tokens)
-        owner_TK = self._owner(tokens)
-        query_MTK = torch.cat([m.mask for m in tokens.modalities], 1).unsqueeze(-1) * owner_TK
-        n_queries_MK = query_MTK.sum(1)
-        n_items_K = (n_queries_MK > 0).sum(0).clamp_min(1)
-        layers = []
-        for layer in self.layers:
-            q, k, _ = layer.project(e_MTD)  # type: ignore[operator]  # nn.ModuleList forgets its element type
-            logits = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
-            mask = key_mask_MT[:, None, None, :]
-            hidden = mask.dtype == torch.bool
-            logits = logits.masked_fill(~mask, -math.inf) if hidden else logits + mask
-            to_modality = torch.softmax(logits, -1) @ owner_TK  # (M, H, T, K)
-            mass_MHKK = torch.einsum("mtk,mhtn->mhkn", query_MTK, to_modality)
-            mass_MHKK = mass_MHKK / n_queries_MK.clamp_min(1)[:, None, :, None]
-            layers.append(mass_MHKK.sum(0) / n_items_K[None, :, None])
-            e_MTD = layer(e_MTD, key_mask_MT)
-        heads, kinds = self.options.heads, owner_TK.shape[1]
-        return torch.stack(layers) if layers else e_MTD.new_zeros(0, heads, kinds, kinds)
+
+    @abstractmethod
+    def attention_per_token(self, tokens: ItemTokens) -> Tensor:
+        """``attention_mass`` in which every modality would have the same if attention were even."""
+
+    @abstractmethod
+    def _make_layers(self, options: FusionOptions, n_modalities: int) -> None:
+        """The layers between embedding and gate."""
+
+    @abstractmethod
+    def _attended(
+        self, e_MTD: Tensor, key_mask_MT: Tensor, log_c_MK: Tensor | None, tokens: ItemTokens
+    ) -> tuple[Tensor, Tensor]:
+        """Z (M, K, D) and presence (M, K) from embedded tokens."""
 
     def log_confidence(self, tokens: ItemTokens) -> Tensor:
         """Log of c (M, K), before any attention.
@@ -207,14 +197,6 @@ class CrossModalFusion(nn.Module):
         log_c_MK: Tensor = self.confidence(tokens, *self._pool(e_MTD, tokens))
         return log_c_MK
 
-    def _trusted(self, mask_MT: Tensor, log_c_MK: Tensor | None, tokens: ItemTokens) -> Tensor:
-        """The mask of keys; with confidence what is added to their logits: log c of the token's modality, −∞ under the mask."""
-        if log_c_MK is None:
-            return mask_MT
-        lengths = torch.tensor([m.x.shape[1] for m in tokens.modalities], device=mask_MT.device)
-        log_c_MT = log_c_MK.repeat_interleave(lengths, dim=1)
-        return log_c_MT.masked_fill(~mask_MT, -math.inf)
-
     def _embed(self, tokens: ItemTokens) -> tuple[Tensor, Tensor]:
         """e_m = LayerNorm(W_m x_m) + type_m + pos of all modalities, (M, T, D), and the key mask (M, T)."""
         e = [
@@ -226,12 +208,6 @@ class CrossModalFusion(nn.Module):
         mask = torch.cat([m.mask for m in tokens.modalities], dim=1)
         # an item without any token attends everywhere, for a softmax over nothing is NaN; its gate is 0
         return torch.cat(e, dim=1), mask | ~mask.any(1, keepdim=True)
-
-    def _owner(self, tokens: ItemTokens) -> Tensor:
-        """(T, K) float: 1 where token t belongs to modality k."""
-        lengths = torch.tensor([m.x.shape[1] for m in tokens.modalities])
-        owner = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
-        return F.one_hot(owner, len(lengths)).float().to(self.type_embedding.device)
 
     def _pool(self, e_MTD: Tensor, tokens: ItemTokens) -> tuple[Tensor, Tensor]:
         """Masked mean of each modality, (M, K, D), and presence (M, K)."""
@@ -257,3 +233,68 @@ class CrossModalFusion(nn.Module):
         # log 0 as the smallest float: exactly 0 after softmax, and no NaN where nothing is present
         logits = logits.masked_fill(~present_MK, torch.finfo(logits.dtype).min)
         return torch.softmax(logits, dim=-1) * present_MK
+
+
+class CrossModalFusion(ModalFusion):
+    """Layout ``joint``, Eq. 4–5: the tokens of all modalities in one sequence, every token attends to every other.
+
+    With confidence log c_m is added to the attention to modality m's tokens.
+    """
+
+    @torch.no_grad()
+    def attention_mass(self, tokens: ItemTokens) -> Tensor:
+        """Mean attention of modality m's tokens to modality n's, (layers, H, K, K).
+
+        Averages over items in which m is present, so each row sums to 1 (0 where no item has m).
+        """
+        e_MTD, key_mask_MT = self._embed(tokens)
+        key_mask_MT = self._trusted(key_mask_MT, self._log_confidence(e_MTD, tokens), tokens)
+        owner_TK = self._owner(tokens)
+        query_MTK = torch.cat([m.mask for m in tokens.modalities], 1).unsqueeze(-1) * owner_TK
+        n_queries_MK = query_MTK.sum(1)
+        n_items_K = (n_queries_MK > 0).sum(0).clamp_min(1)
+        layers = []
+        for layer in self.layers:
+            q, k, _ = layer.project(e_MTD)  # type: ignore[operator]  # nn.ModuleList forgets its element type
+            logits = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+            mask = key_mask_MT[:, None, None, :]
+            hidden = mask.dtype == torch.bool
+            logits = logits.masked_fill(~mask, -math.inf) if hidden else logits + mask
+            to_modality = torch.softmax(logits, -1) @ owner_TK  # (M, H, T, K)
+            mass_MHKK = torch.einsum("mtk,mhtn->mhkn", query_MTK, to_modality)
+            mass_MHKK = mass_MHKK / n_queries_MK.clamp_min(1)[:, None, :, None]
+            layers.append(mass_MHKK.sum(0) / n_items_K[None, :, None])
+            e_MTD = layer(e_MTD, key_mask_MT)
+        heads, kinds = self.options.heads, owner_TK.shape[1]
+        return torch.stack(layers) if layers else e_MTD.new_zeros(0, heads, kinds, kinds)
+
+    def attention_per_token(self, tokens: ItemTokens) -> Tensor:
+        """Mass per token: a modality with twice the tokens draws twice the mass when attention is even."""
+        n_tokens = torch.stack([m.mask.sum() for m in tokens.modalities]).clamp_min(1)
+        return self.attention_mass(tokens) / n_tokens
+
+    def _make_layers(self, options: FusionOptions, n_modalities: int) -> None:
+        self.layers = nn.ModuleList(_EncoderLayer(options) for _ in range(options.layers))
+        self.norm = nn.LayerNorm(options.d_model)
+
+    def _attended(
+        self, e_MTD: Tensor, key_mask_MT: Tensor, log_c_MK: Tensor | None, tokens: ItemTokens
+    ) -> tuple[Tensor, Tensor]:
+        key_mask_MT = self._trusted(key_mask_MT, log_c_MK, tokens)
+        for layer in self.layers:
+            e_MTD = layer(e_MTD, key_mask_MT)
+        return self._pool(self.norm(e_MTD), tokens)
+
+    def _trusted(self, mask_MT: Tensor, log_c_MK: Tensor | None, tokens: ItemTokens) -> Tensor:
+        """The mask of keys; with confidence what is added to their logits: log c of the token's modality, −∞ under the mask."""
+        if log_c_MK is None:
+            return mask_MT
+        lengths = torch.tensor([m.x.shape[1] for m in tokens.modalities], device=mask_MT.device)
+        log_c_MT = log_c_MK.repeat_interleave(lengths, dim=1)
+        return log_c_MT.masked_fill(~mask_MT, -math.inf)
+
+    def _owner(self, tokens: ItemTokens) -> Tensor:
+        """(T, K) float: 1 where token t belongs to modality k."""
+        lengths = torch.tensor([m.x.shape[1] for m in tokens.modalities])
+        owner = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+        return F.one_hot(owner, len(lengths)).float().to(self.type_embedding.device)

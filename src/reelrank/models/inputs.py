@@ -9,6 +9,7 @@ import polars as pl
 import torch
 from pydantic import Field
 
+from reelrank.models.behaviours import BEHAVIOURS
 from reelrank.models.event_stream import EventStream
 from reelrank.models.follow_graph import FollowGraph
 from reelrank.models.item_tokens import ItemTokens
@@ -87,6 +88,10 @@ class InputSpec(Options):
         description="mean time between consecutive train events of a node",
         json_schema_extra={"unit": "h"},
     )
+    logged: tuple[bool, ...] = Field(
+        (True,) * len(BEHAVIOURS),
+        description="whether a train row tells of each behaviour; the others are never learnt",
+    )
 
     @classmethod
     def of(cls, inputs: ModelInputs) -> Self:
@@ -99,7 +104,14 @@ class InputSpec(Options):
             token_dims=tuple(m.x.shape[2] for m in inputs.items.modalities),
             user_cardinalities=inputs.users.cardinalities,
             mean_gap_hours=_mean_gap_hours(inputs.stream),
+            logged=_logged(inputs.stream),
         )
+
+
+def _logged(stream: EventStream) -> tuple[bool, ...]:
+    """Of each behaviour, whether any row that may be learnt from has a label."""
+    known = ~stream.labels[stream.trained_rows()].isnan()
+    return tuple(known.any(0).tolist())
 
 
 def _mean_gap_hours(stream: EventStream) -> float:

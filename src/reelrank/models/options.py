@@ -40,8 +40,14 @@ class FusionOptions(Options):
     heads: int = Field(12, ge=1, description="attention heads [S]")
     ffn_multiple: int = Field(4, ge=1, description="width of the feed-forward layer / d_model [D]")
     dropout: float = Field(0.1, ge=0, lt=1, description="on both residual branches [D]")
-    layout: Literal["joint"] = Field(
-        "joint", description="joint: every token attends to every modality [D]"
+    layout: Literal["joint", "mult"] = Field(
+        "joint",
+        description="joint: every token attends to every modality [D]; mult: a stack of its own for each ordered pair of modalities [R: MulT]",
+    )
+    self_layers: int = Field(
+        1,
+        ge=1,
+        description="layers of attention inside each modality after the pairs (mult) [D: MulT has at least 3]",
     )
     gate: Literal["scalar", "vector", "even"] = Field(
         "scalar",
@@ -57,6 +63,8 @@ class FusionOptions(Options):
     def _heads_divide(self) -> Self:
         if self.d_model % self.heads:
             raise ValueError(f"heads {self.heads} must divide d_model {self.d_model}")
+        if self.layout == "mult" and not self.layers:
+            raise ValueError("layout mult needs layers ≥ 1; without attention take layout joint")
         return self
 
 

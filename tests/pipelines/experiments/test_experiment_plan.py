@@ -118,6 +118,24 @@ def test_cells_are_jobs_and_those_that_are_compared_share_one():
     assert TREE["toy"]["studies"]["run"] == ["TY-01"]  # the tree that was given is not touched
 
 
+def test_a_study_may_run_some_cells_under_names_of_their_own():
+    some = {"pipeline": "toy", "only": ["a", "c"], "named": "west"}
+    (job,) = toy_jobs(TY_01=ExperimentOptions(**READING, studies=[some]))
+    assert [(c.title, c.only, c.named) for c in job.cells] == [
+        ("TY-01.west, a", "a", "west"), ("TY-01.west, c", "c", "west"),
+    ]  # fmt: skip
+    assert job.parameters["toy"]["studies"]["run"] == ["TY-01.a", "TY-01.c"]
+    with pytest.raises(ValueError, match=r"TY-01: only names \['d'\], which toy\.studies\.cells"):
+        toy_jobs(TY_01=ExperimentOptions(**READING, studies=[{**some, "only": ["d"]}]))
+
+
+def test_the_graph_is_taken_away_on_weibo_too(registry, parameters):
+    jobs = plan.make_jobs(registry, ["MT-02"], parameters, pipelines)
+    named = {c.title: job.node for job in jobs for c in job.cells}
+    assert named["MT-02.no_graph"] == "mt_dqn.study"
+    assert {title for title, node in named.items() if node == "mt_dqn_weibo.study"} == {"MT-02.weibo, no_graph"}  # fmt: skip
+
+
 def test_experiments_that_one_node_answers_share_its_run():
     (job,) = toy_jobs(TY_01=MAIN, TY_03=MAIN)
     assert [cell.title for cell in job.cells] == ["TY-01.main", "TY-03.main"]

@@ -6,9 +6,12 @@ import torch
 from support.model_inputs import N_ITEMS, TINY, batch, events_frame, model_inputs
 
 from reelrank.models.inputs import InputSpec
+from reelrank.models.pairwise_fusion import PairwiseFusion
 from reelrank.pipelines.mt_dqn.baselines import ConcatModal, VanillaDQN, fit_popularity
 from reelrank.pipelines.mt_dqn.model import MTDQN
 from reelrank.pipelines.mt_dqn.options import MTDQNOptions, PopularityOptions
+from reelrank.pipelines.mt_dqn.predict import fusion_tables
+from reelrank.pipelines.mt_dqn.validation import fusion_evenness
 from reelrank.tables import SPLITS
 
 
@@ -166,6 +169,34 @@ def test_vanilla_dqn_puts_unseen_ids_in_one_row_and_averages_the_past():
     last = torch.tensor(past["item_id"].to_list()[-3:])
     expected = model.items(model.item_row[last]).mean(0)
     torch.testing.assert_close(model.user_state(inputs, user, ts)[0, 4:], expected)
+
+
+def test_the_fusion_may_have_its_other_layout():
+    inputs = model_inputs()
+    mult = TINY["mt_dqn"].fusion.model_copy(update={"layout": "mult"})
+    model = built(MTDQN, "mt_dqn", inputs, fusion=mult)
+    assert isinstance(model.fusion, PairwiseFusion)
+    assert model(inputs, *batch(inputs)).q.isfinite().all()
+    evenness = fusion_evenness(model.eval(), inputs)
+    assert set(evenness) == {"gate_entropy", "attention_entropy"}
+    assert all(0 < value <= 1 for value in evenness.values())
+    _, attention = fusion_tables(model, inputs, block_rows=5)
+    told = attention.filter(pl.col("query") != pl.col("key"))
+    assert told["mass"].sum() == pytest.approx(attention["mass"].sum()) and attention.height > 0
+
+
+def test_a_behaviour_that_is_not_logged_has_no_say_in_the_order():
+    frame = events_frame()
+    known = model_inputs(events=frame)
+    blind = model_inputs(events=frame.with_columns(like=pl.lit(None, pl.Int8)))
+    assert InputSpec.of(known).logged == (True, True, True)
+    assert InputSpec.of(blind).logged == (True, False, True)
+    weights = (1.0, 0.5, 0.25)
+    for inputs, used in ((known, weights), (blind, (1.0, 0.0, 0.25))):
+        model = built(ConcatModal, "concat_modal", inputs, behaviour_weights=weights).eval()
+        out = model(inputs, *batch(inputs))
+        expected = (torch.sigmoid(out.behaviour_logits) * torch.tensor(used)).sum(-1)
+        torch.testing.assert_close(out.q, expected)
 
 
 def test_popularity_by_hand():

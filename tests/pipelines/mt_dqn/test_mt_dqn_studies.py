@@ -331,7 +331,7 @@ def test_users_whose_views_follow_from_those_before_are_of_high_dependency():
     )
     found = dict(dependency_terciles(events).sort("user_id").iter_rows())
     assert found == {0: "high", 1: "low", 2: "middle"}
-    nothing = events.with_columns(long_view=pl.lit(None, pl.Int8))
+    nothing = events.with_columns(long_view=pl.lit(None, pl.Int8), watch_ratio=pl.lit(None))
     assert dependency_terciles(nothing).is_empty()
 
 

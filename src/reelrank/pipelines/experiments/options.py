@@ -39,6 +39,13 @@ class StudyOptions(Options):
         True,
         description="cells lie under their experiment's id; false: all cells of the block are this experiment's",
     )
+    only: tuple[str, ...] = Field(
+        (), description="cells that are run; none: all that are described"
+    )
+    named: str | None = Field(
+        None,
+        description="put before the names of the cells; tells two sources of the same cell apart",
+    )
 
     def place(self) -> str:
         """Path of the block."""

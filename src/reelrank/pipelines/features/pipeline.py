@@ -13,20 +13,14 @@ from reelrank.pipelines.features.nodes import (
     split_interactions,
 )
 
+OF_LOG = ("raw_manifest", "interactions", "bursts", "items", "item_map")
+
 
 def create_pipeline(source: str = "kuairand") -> Pipeline:
     """Canonical tables of one source to its features, in the source's namespace."""
     nodes = [
         Node(mark_bursts, ["interactions", "params:bursts"], "bursts", name="mark_bursts"),
-        Node(
-            fit_parts, ["interactions", "bursts", "params:split"], "split_cuts", name="fit_parts"
-        ),
-        Node(
-            split_interactions,
-            ["interactions", "split_cuts", "params:engine"],
-            ["splits", "split_report"],
-            name="split_interactions",
-        ),
+        *_of_split(),
         Node(
             build_histories,
             ["interactions", "items", "bursts", "params:history", "params:engine"],
@@ -39,6 +33,40 @@ def create_pipeline(source: str = "kuairand") -> Pipeline:
             ["sessions", "session_report"],
             name="count_sessions",
         ),
+    ]
+    return Pipeline(
+        nodes,
+        namespace=source,
+        parameters={"params:engine": "params:engine"},
+        tags=["features", source],
+    )
+
+
+def create_own_split(system: str, source: str) -> Pipeline:
+    """A system's own split of a source, by ``params:<system>.split``, and the features that depend on it, in the system's namespace."""
+    of_source = ("modal", "proxy")
+    return Pipeline(
+        _of_split(),
+        namespace=system,
+        inputs={name: f"{source}.{name}" for name in OF_LOG},
+        parameters={"params:engine": "params:engine"}
+        | {f"params:{name}": f"params:{source}.{name}" for name in of_source},
+        tags=["features", system],
+    )
+
+
+def _of_split() -> list[Node]:
+    """The split, and what may be fitted on its train rows alone (L2)."""
+    return [
+        Node(
+            fit_parts, ["interactions", "bursts", "params:split"], "split_cuts", name="fit_parts"
+        ),
+        Node(
+            split_interactions,
+            ["interactions", "split_cuts", "params:engine"],
+            ["splits", "split_report"],
+            name="split_interactions",
+        ),
         Node(
             build_item_modal,
             ["raw_manifest", "splits", "interactions", "items", "item_map", "params:modal", "params:proxy"],
@@ -46,9 +74,3 @@ def create_pipeline(source: str = "kuairand") -> Pipeline:
             name="build_item_modal",
         ),
     ]  # fmt: skip
-    return Pipeline(
-        nodes,
-        namespace=source,
-        parameters={"params:engine": "params:engine"},
-        tags=["features", source],
-    )

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reelrank.models.event_stream import BEHAVIOURS, EventStream
+from reelrank.models.behaviours import BEHAVIOURS
+from reelrank.models.event_stream import EventStream
 from reelrank.models.inputs import InputSpec, ModelInputs
 from reelrank.models.policy import Outputs, RankingModel
 from reelrank.models.registry import register
@@ -48,7 +49,7 @@ class ConcatModal(RankingModel):
             spec.user_cardinalities, config.attribute_dim, config.d_user
         )
         self.heads = CandidateHeads(
-            config.d_user, config.d_f, config.head, config.behaviour_weights
+            config.d_user, config.d_f, config.head, config.behaviour_weights, spec.logged
         )
 
     def user_state(self, inputs: ModelInputs, users: Tensor, ts: Tensor) -> Tensor:
@@ -121,7 +122,7 @@ class VanillaDQN(RankingModel):
 
 @register("popularity", PopularityOptions)
 class Popularity(RankingModel):
-    """Train long views per item; fitted in closed form by :func:`fit_popularity`, the same for every user and time."""
+    """Train rows that watched the item; fitted in closed form by :func:`fit_popularity`, the same for every user and time."""
 
     config: PopularityOptions
     learns_q: ClassVar[bool] = False

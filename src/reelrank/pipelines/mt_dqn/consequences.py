@@ -13,6 +13,7 @@ import numpy.typing as npt
 import polars as pl
 
 from reelrank.features.rewards import RewardOptions
+from reelrank.models.behaviours import watch_rule, watched
 from reelrank.worlds.truth import Truth
 
 Doubles = npt.NDArray[np.float64]
@@ -92,19 +93,18 @@ def tastes_at(
     item_vectors: npt.NDArray[np.float32],
     alpha: float,
 ) -> Doubles:
-    """Moving average of the items that each context's user watched long strictly before it, (C, d); zeros without one.
+    """Moving average of the items that each context's user watched strictly before it, (C, d); zeros without one.
 
     Args:
         contexts: user_id, ts_ms.
-        events: user_id, item_id, ts_ms, long_view, in order of time.
+        events: user_id, item_id, ts_ms, long_view, watch_ratio, in order of time.
         item_vectors: (n_items, d).
         alpha: weight of the newest.
 
     Source: METHODS §3.8, as ``features.rewards``.
     """
-    seen = events.filter(pl.col("long_view") == 1).group_by("user_id", maintain_order=True).agg(
-        "item_id", "ts_ms"
-    )  # fmt: skip
+    rows = events.filter(watched(watch_rule(events.lazy())) == 1)
+    seen = rows.group_by("user_id", maintain_order=True).agg("item_id", "ts_ms")
     of_user = {u: (np.asarray(i), np.asarray(t)) for u, i, t in seen.iter_rows()}
     out = np.zeros((contexts.height, item_vectors.shape[1]))
     for row, (user, ts) in enumerate(contexts.select("user_id", "ts_ms").iter_rows()):

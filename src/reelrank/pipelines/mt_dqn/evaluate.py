@@ -15,8 +15,7 @@ from reelrank.evaluation.classification import best_f1_threshold, f1_counts
 from reelrank.evaluation.ranking import ndcg, ndcg_from_ranks
 from reelrank.evaluation.results import ResultRow
 from reelrank.evaluation.uncertainty import Estimate, UserBootstrap, macro, paired
-
-BEHAVIOUR_LABELS = {"watch": "long_view", "like": "like", "share": "forward"}
+from reelrank.models.behaviours import behaviour_labels, label_names, watch_rule
 
 
 class Key(NamedTuple):
@@ -30,15 +29,19 @@ class Key(NamedTuple):
 Estimates = dict[Key, Estimate]
 
 
-def logged_behaviours(events: pl.DataFrame) -> dict[str, str]:
-    """Behaviours with their label columns, of those that the source logs at all.
+def logged_behaviours(events: pl.DataFrame) -> dict[str, pl.Series]:
+    """Behaviours with the labels of all rows, of those that the source logs at all.
 
     Raises:
         ValueError: it logs none of them.
     """
-    known = {b: c for b, c in BEHAVIOUR_LABELS.items() if events[c].null_count() < events.height}
+    rule = watch_rule(events.lazy())
+    labels = {b: events.select(y).to_series() for b, y in behaviour_labels(rule).items()}
+    known = {b: y for b, y in labels.items() if y.null_count() < len(y)}
     if not known:
-        raise ValueError(f"events: all of {list(BEHAVIOUR_LABELS.values())} are null, nothing can be judged")  # fmt: skip
+        raise ValueError(
+            f"events: all of {list(label_names(rule).values())} are null, nothing can be judged"
+        )
     return known
 
 
@@ -55,8 +58,8 @@ def behaviour_estimates(
     estimates: Estimates = {}
     parts = []
     behaviours = logged_behaviours(events)
-    for behaviour, column in behaviours.items():
-        label = events[column].gather(impressions["position"]).alias("y")
+    for behaviour, labels in behaviours.items():
+        label = labels.gather(impressions["position"]).alias("y")
         rows = impressions.select("user_id", "split", p=f"p_{behaviour}").with_columns(label)
         val, test = (rows.filter(pl.col("split") == s).drop_nulls("y") for s in ("val", "test"))
         threshold = best_f1_threshold(val["y"], val["p"])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from reelrank.models.event_stream import BEHAVIOURS
+from reelrank.models.behaviours import BEHAVIOURS
 from reelrank.models.policy import Outputs
 from reelrank.pipelines.mt_dqn.options import HeadOptions
 
@@ -30,7 +30,8 @@ class CandidateHeads(nn.Module):
         user_dim: width of a user state.
         item_dim: width of an item state.
         options: widths of the layers.
-        behaviour_weights: without them Q is learnt; with them it is Σ weight · p over the behaviours.
+        behaviour_weights: without them Q is learnt; with them it is Σ weight · p over the behaviours that are logged.
+        logged: whether the log tells of each behaviour: what nothing was learnt about is left out.
         n_actions: on a candidate, A; 1: to show it.
     """
 
@@ -40,6 +41,7 @@ class CandidateHeads(nn.Module):
         item_dim: int,
         options: HeadOptions,
         behaviour_weights: tuple[float, float, float] | None = None,
+        logged: tuple[bool, ...] = (True,) * len(BEHAVIOURS),
         n_actions: int = 1,
     ) -> None:
         super().__init__()
@@ -54,7 +56,11 @@ class CandidateHeads(nn.Module):
         self.value = nn.Sequential(
             nn.Linear(state, options.value_hidden), nn.ReLU(), nn.Linear(options.value_hidden, 1)
         )
-        self.behaviour_weights = behaviour_weights
+        self.behaviour_weights = (
+            None
+            if behaviour_weights is None
+            else tuple(w * known for w, known in zip(behaviour_weights, logged, strict=True))
+        )
         self.q = nn.Linear(second, n_actions) if behaviour_weights is None else None
 
     def forward(self, user_state: Tensor, item_state: Tensor) -> Outputs:

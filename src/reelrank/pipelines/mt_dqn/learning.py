@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reelrank.models.event_stream import BEHAVIOURS
+from reelrank.models.behaviours import BEHAVIOURS
 from reelrank.models.inputs import ModelInputs
 from reelrank.models.negatives import NegativeSampler
 from reelrank.models.policy import Outputs, RankingModel

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reelrank.models.corruption import corrupted
-from reelrank.models.fusion import CrossModalFusion, Fused
+from reelrank.models.fusion import Fused
+from reelrank.models.fusion_layouts import fusion_network
 from reelrank.models.inputs import InputSpec, ModelInputs
 from reelrank.models.policy import Outputs, RankingModel
 from reelrank.models.registry import register
@@ -40,7 +41,7 @@ class MTDQN(RankingModel):
     def __init__(self, config: MTDQNOptions, spec: InputSpec) -> None:
         super().__init__(config, spec)
         d_f, d_h = config.fusion.d_f, config.tgnn.d_h
-        self.fusion = CrossModalFusion(config.fusion, spec.token_lengths, spec.token_dims)
+        self.fusion = fusion_network(config.fusion, spec.token_lengths, spec.token_dims)
         self.tgnn = graph_network(config.tgnn, spec, d_f)
         self.heads = CandidateHeads(*self.state_dims, config.head)
         self.link = (

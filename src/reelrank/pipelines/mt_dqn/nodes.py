@@ -17,6 +17,7 @@ from reelrank.features.events import assemble_events
 from reelrank.features.modal import pooled_vectors
 from reelrank.features.rewards import SIGNALS, RewardOptions, reward_terms, rewards
 from reelrank.features.splits import Cuts, train_items
+from reelrank.models.behaviours import watch_rule
 from reelrank.options import Options
 from reelrank.pipelines.mt_dqn import evaluate as judge
 from reelrank.pipelines.mt_dqn import truth as planted
@@ -73,6 +74,7 @@ def compute_rewards(
         terms=reward_terms(interactions.scan()),
         cuts=Cuts(**split_cuts),
         options=reward,
+        watch=watch_rule(interactions.scan()),
     )
     made_of = fingerprint(interactions.meta, splits.meta, split_cuts, reward)
     return map_buckets(function, [interactions, splits], engine, "rewards", made_of)

@@ -9,7 +9,7 @@ from kedro.pipeline import Node, Pipeline
 from reelrank.pipelines.mt_dqn import nodes, previews, report
 
 TABLES = ["events", "item_modal", "items", "users"]
-# what ``mt_dqn_weibo`` takes from block ``mt_dqn``
+# what other sources take from block ``mt_dqn``
 COMMON = (
     "work_dir",
     "reward",
@@ -23,7 +23,8 @@ COMMON = (
 )
 ORIGIN = ("system", "shared", "source", "world")  # blocks of parameters that a result rests on
 SOCIAL = ("kuairec", "weibo")  # sources that publish who follows whom
-SHARED = ("interactions", "items", "users", "item_modal", "splits", "split_cuts", "user_map", "item_map", "raw_manifest", "ingestion_report")  # fmt: skip
+SHARED = ("interactions", "items", "users", "user_map", "item_map", "raw_manifest", "ingestion_report")  # fmt: skip
+OF_SPLIT = ("splits", "split_cuts", "item_modal")  # a system's own, or its source's
 
 
 def _train(variant: str, function: Callable[..., object]) -> Node:
@@ -97,8 +98,16 @@ def _evaluate(variants: Sequence[str], results: str) -> Node:
     )
 
 
-def create_pipeline(system: str = "mt_dqn", source: str = "kuairand") -> Pipeline:
-    """Features of a source to models, predictions, results, figures and a report, in the system's namespace."""
+def create_pipeline(
+    system: str = "mt_dqn", source: str = "kuairand", split_of: str | None = None
+) -> Pipeline:
+    """Features of a source to models, predictions, results, figures and a report, in the system's namespace.
+
+    Args:
+        system: namespace.
+        source: of the log.
+        split_of: namespace of the split and of what depends on it; None: the source's.
+    """
     steps = [
         Node(
             nodes.describe_sizes,
@@ -165,6 +174,7 @@ def create_pipeline(system: str = "mt_dqn", source: str = "kuairand") -> Pipelin
                 "events": "events",
                 "raw_manifest": "raw_manifest",
                 "item_modal": "item_modal",
+                "reward": "params:reward",
                 "command": "params:command",
                 **{f"figure_{name}": f"figure_{name}" for name in report.FIGURES},
             },
@@ -179,7 +189,8 @@ def create_pipeline(system: str = "mt_dqn", source: str = "kuairand") -> Pipelin
         inputs={
             name: f"{source}.{name}"
             for name in (*SHARED, *(["social_edges"] if source in SOCIAL else []))
-        },
+        }
+        | {name: f"{split_of or source}.{name}" for name in OF_SPLIT},
         parameters={
             "params:engine": "params:engine",
             "params:system": f"params:{system}",

@@ -15,7 +15,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from reelrank.models.event_stream import BEHAVIOURS
+from reelrank.models.behaviours import BEHAVIOURS
 from reelrank.models.inputs import ModelInputs
 from reelrank.models.policy import Outputs, RankingModel
 from reelrank.pipelines.mt_dqn.lists import LOCAL_OFFSET_MS, ListBatch, score_lists

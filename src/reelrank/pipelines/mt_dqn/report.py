@@ -8,9 +8,10 @@ import numpy as np
 import plotly.graph_objects as go
 import polars as pl
 
-from reelrank.features.rewards import SIGNALS, RewardOptions
+from reelrank.features.rewards import SIGNALS, RewardOptions, rescaling, reward_terms
+from reelrank.models.behaviours import label_names, watch_rule
 from reelrank.pipelines.mt_dqn import study_report
-from reelrank.pipelines.mt_dqn.evaluate import BEHAVIOUR_LABELS
+from reelrank.pipelines.mt_dqn.evaluate import logged_behaviours
 from reelrank.reports import figures
 from reelrank.reports.page import Fact, Section, Table, plain_table, render_page
 from reelrank.reports.result_tables import differences_table, results_table
@@ -57,12 +58,20 @@ def draw(
         figures.paired_differences(main.filter(pl.col("metric").str.contains("ndcg"))),
         figures.gate_weights(gates),
         figures.attention_heatmap(_attention_array(attention)),
-        figures.q_against_returns(test.select("q", "value").with_columns(logged)),
+        _q_against_returns(test.select("q", "value").with_columns(logged)),
         figures.reward_parts(events, reward.lambda_retention, reward.lambda_interest),
         figures.ingestion_steps(ingestion_report),
         figures.split_sizes(sizes.sort("split")),
         study_report.figure(results),
     )
+
+
+def _q_against_returns(rows: pl.DataFrame) -> go.Figure:
+    """The figure, or a panel that says why there is none: a part of a day, say, has no day after it."""
+    if rows["return"].null_count() < rows.height:
+        return figures.q_against_returns(rows)
+    said = "Every return of the test part is censored: nobody knows who came back"
+    return go.Figure(layout={"title": {"text": said}, "height": 120})
 
 
 def write(
@@ -74,6 +83,7 @@ def write(
     events: pl.DataFrame,
     raw_manifest: dict[str, Any],
     item_modal: pl.DataFrame,
+    reward: RewardOptions,
     command: str,
     **drawn: go.Figure,
 ) -> str:
@@ -90,7 +100,7 @@ def write(
     where = f"a generated world in {source}'s format" if is_world else f"real {source} rows"
     sections = [
         Section("Is it any good?", _headline(is_world), facts=_facts(main),
-                tables=[results_table(rank, "Ranking and behaviours on the test part"), _signals(events)],
+                tables=[results_table(rank, "Ranking and behaviours on the test part"), _signals(events, reward)],
                 figures=[figure["metrics"]]),
         Section("Against each baseline", _DIFFERENCES, figures=[figure["differences"]],
                 tables=[differences_table(headline, "MT-DQN minus each baseline, same users and lists")]),
@@ -207,13 +217,19 @@ def _ingestion_text(report: dict[str, Any], source: str, item_modal: pl.DataFram
     )
 
 
-def _signals(events: pl.DataFrame) -> Table:
+def _signals(events: pl.DataFrame, reward: RewardOptions) -> Table:
     """What the log holds of what the models are trained on: a signal that is not logged is neither learnt nor judged."""
-    logged = [
-        [behaviour, column, "logged" if events[column].null_count() < events.height else "not logged: left out"]
-        for behaviour, column in (*BEHAVIOUR_LABELS.items(), *((f"reward: {t}", c) for t, c in SIGNALS.items()))
+    known = {True: "logged", False: "not logged: left out"}
+    judged, terms = logged_behaviours(events), reward_terms(events.lazy())
+    factor = (
+        f"× {rescaling(terms, reward.weights):.3g}, so that these terms reach as far as all six"
+    )
+    rows = [
+        *([b, name, known[b in judged]] for b, name in label_names(watch_rule(events.lazy())).items()),
+        *([f"reward: {t}", column, known[t in terms]] for t, column in SIGNALS.items()),
+        ["reward: together", " + ".join(terms), factor if len(terms) < len(SIGNALS) else "as they are"],
     ]  # fmt: skip
-    return plain_table("Behaviours and reward terms", ["what", "column", "in this log"], logged)
+    return plain_table("Behaviours and reward terms", ["what", "column", "in this log"], rows)
 
 
 def _modalities(item_modal: pl.DataFrame) -> Table:

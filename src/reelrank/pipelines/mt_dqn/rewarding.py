@@ -11,6 +11,7 @@ from reelrank.features.events import assemble_events
 from reelrank.features.modal import pooled_vectors
 from reelrank.features.rewards import RewardOptions, reward_terms, rewards
 from reelrank.features.splits import Cuts
+from reelrank.models.behaviours import watch_rule
 
 
 def rewarded(
@@ -33,5 +34,6 @@ def rewarded(
         terms=reward_terms(events.lazy()),
         cuts=cuts,
         options=options,
+        watch=watch_rule(events.lazy()),
     )
     return assemble_events(events.lazy(), events.lazy().select("row_id", "split"), made.lazy())

@@ -18,6 +18,7 @@ from reelrank.evaluation.uncertainty import UserBootstrap, paired, spread
 from reelrank.features.candidates import availability_ts
 from reelrank.features.modal import pooled_vectors
 from reelrank.features.rewards import SIGNALS, RewardOptions, reward_terms
+from reelrank.models.behaviours import watch_rule, watched
 from reelrank.pipelines.mt_dqn import evaluate as judge
 from reelrank.pipelines.mt_dqn import truth as planted
 from reelrank.pipelines.mt_dqn.consequences import Consequences, consequences, tastes_at
@@ -266,23 +267,24 @@ def spread_of(cells: Sequence[Judged]) -> Judged:
 
 
 def dependency_terciles(events: pl.DataFrame) -> pl.DataFrame:
-    """Users in three parts by how much one train row's long view tells of the next one's: mutual information, in nats (MT-12).
+    """Users in three parts by how much it tells that one train row was watched whether the next one was: mutual information, in nats (MT-12).
 
     Args:
-        events: user_id, split, long_view, in order of time.
+        events: user_id, split, long_view, watch_ratio, in order of time.
 
     Returns:
-        user_id, tercile (low, middle, high); users without two such rows, and logs without long views, are left out.
+        user_id, tercile (low, middle, high); users without two such rows, and logs that do not tell what was watched, are left out.
 
-    Source: METHODS §9 MT-12 [D: of long views; ties in order of user ids].
+    Source: METHODS §9 MT-12 [D: of what was watched; ties in order of user ids].
     """
-    now, then = pl.col("long_view"), pl.col("next")
+    now, then = pl.col("now"), pl.col("next")
     pairs = (
         events.filter(pl.col("split") == "train")
+        .with_columns(now=watched(watch_rule(events.lazy())))
         .with_columns(next=now.shift(-1).over("user_id"))
-        .drop_nulls(["long_view", "next"])
+        .drop_nulls(["now", "next"])
     )
-    counts = pairs.group_by("user_id", "long_view", "next").agg(n=pl.len())
+    counts = pairs.group_by("user_id", "now", "next").agg(n=pl.len())
     n, total = pl.col("n"), pl.col("n").sum().over("user_id")
     of_now, of_then = (n.sum().over("user_id", side) for side in (now, then))
     information = n / total * (n * total / (of_now * of_then)).log()

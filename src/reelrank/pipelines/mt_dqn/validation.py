@@ -56,10 +56,7 @@ def fusion_evenness(model: MTDQN, inputs: ModelInputs) -> dict[str, float]:
     items = torch.arange(0, inputs.stream.n_items, stride, device=inputs.device)
     gate = model.fuse(inputs, items).gate
     weights = gate if gate.dim() == 2 else gate.mean(2)
-    tokens = inputs.items.select(items)
-    # per token: a modality with twice the tokens draws twice the mass when attention is even
-    n_tokens = torch.stack([m.mask.sum() for m in tokens.modalities]).clamp_min(1)
-    mass = model.fusion.attention_mass(tokens) / n_tokens
+    mass = model.fusion.attention_per_token(inputs.items.select(items))
     return {
         "gate_entropy": _normalised_entropy(weights),
         "attention_entropy": _normalised_entropy(mass.flatten(0, -2)),

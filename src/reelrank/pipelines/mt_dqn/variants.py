@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from reelrank.models.event_stream import BEHAVIOURS
+from reelrank.models.behaviours import BEHAVIOURS
 from reelrank.models.inputs import InputSpec
 from reelrank.models.registry import register
 from reelrank.pipelines.mt_dqn.heads import CandidateHeads
@@ -25,7 +25,7 @@ class SupervisedMTDQN(MTDQN):
     def __init__(self, config: SupervisedMTDQNOptions, spec: InputSpec) -> None:
         super().__init__(config, spec)
         self.heads = CandidateHeads(
-            *self.state_dims, config.head, behaviour_weights=config.behaviour_weights
+            *self.state_dims, config.head, config.behaviour_weights, spec.logged
         )
 
 
