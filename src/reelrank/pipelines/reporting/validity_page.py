@@ -34,7 +34,8 @@ def validity_page(site: Site) -> SitePage:
     subtitle = "May an estimate that was made from another policy's log be believed?"
     sections = []
     if rows.is_empty():
-        sections.append(Section("Not studied", "No rows of ope_validity were found: kedro run --pipelines ope_validity makes them."))  # fmt: skip
+        heading = "No run of its own" if found.height else "Not studied"
+        sections.append(Section(heading, "Coverage of every estimator is drawn from rows of the pipeline itself, and none were found: kedro run --pipelines ope_validity makes them."))  # fmt: skip
     if found.height:
         sections.append(Section("Verdicts", tables=[verdict_table(found, "Questions to the evaluation")]))  # fmt: skip
     covered = rows.filter(VALUES & pl.col("metric").eq("ci_coverage"))
