@@ -171,10 +171,13 @@ def random_batch(n: int, candidates: int, history: int) -> FeedBatch:
 
 
 def random_transition(n: int, candidates: int, agents: int, history: int) -> Transition:
+    exposure = F.one_hot(torch.randint(candidates, (n,)), candidates).float()
+    reward = torch.randn(agents, n)
     return Transition(
         batch=random_batch(n, candidates, history),
-        exposure=F.one_hot(torch.randint(candidates, (n,)), candidates).float(),
-        reward=torch.randn(agents, n),
+        exposure=exposure,
+        reward=reward,
+        item_reward=torch.where(exposure > 0, reward.unsqueeze(-1), torch.nan),
         next=random_batch(n, candidates, history),
         goes_on=torch.rand(n) < 0.9,
         logged=torch.arange(n) < n // 2,

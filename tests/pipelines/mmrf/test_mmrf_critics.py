@@ -6,7 +6,10 @@ from support.feed_log import ENCODER, toy_feed, toy_learner
 
 from reelrank.models.feed import PAD
 from reelrank.models.feed_data import batch
-from reelrank.pipelines.mmrf.critics import td_loss, td_target
+from reelrank.models.feed_rewards import RewardScale
+from reelrank.pipelines.mmrf.critics import td_loss, td_loss_of_items, td_target
+from reelrank.pipelines.mmrf.options import CriticOptions, ReplayOptions
+from reelrank.pipelines.mmrf.replay import Replay
 
 
 @pytest.fixture(scope="module")
@@ -84,10 +87,6 @@ def test_td_target_and_loss_by_hand():
 
 
 def test_targets_read_the_target_networks(feed):
-    from reelrank.models.feed_rewards import RewardScale
-    from reelrank.pipelines.mmrf.options import ReplayOptions
-    from reelrank.pipelines.mmrf.replay import Replay
-
     replay = Replay(feed, RewardScale.fit(feed), ReplayOptions(non_impressions="none"), 4)
     transition = replay.logged(replay.decisions[:30])
     learner = toy_learner(feed)
@@ -105,3 +104,48 @@ def test_targets_read_the_target_networks(feed):
     torch.testing.assert_close(
         target[:, ~done], (transition.reward + 0.99 * by_hand)[:, ~done], equal_nan=True
     )
+
+
+def test_each_shown_item_is_a_step_with_its_own_reward(feed):
+    """Of a decision that showed several items; by ``set`` they are one step with their mean reward."""
+    several = feed.decisions.shown.clone()
+    several[:, :3] = True
+    response = torch.rand(*several.shape, 7, generator=torch.Generator().manual_seed(0))
+    response = torch.where(several.unsqueeze(-1), response, torch.nan)
+    decisions = replace(feed.decisions, shown=several, response=response)
+    inputs = replace(feed, decisions=decisions)
+    replay = Replay(inputs, RewardScale.fit(inputs), ReplayOptions(non_impressions="none"), 4)
+    transition = replay.logged(replay.decisions[:5])
+    for credit in ("set", "item"):
+        learner = toy_learner(inputs, critic={"credit": credit})
+        with torch.no_grad():
+            state = learner.critics(transition.batch)
+            _, found, value = learner.td(state, transition)
+            ahead = learner.target(transition) - transition.reward
+        torch.testing.assert_close(value, learner.critics.value(state, transition.exposure))
+        errors = []
+        for b in range(5):
+            items = torch.nonzero(transition.exposure[b]).flatten().tolist()
+            assert len(items) >= 3
+            rewards = replay.scale.rewards(response[replay.decisions[b], items])
+            worth = [state.candidates[:, b, c] + state.value[:, b] for c in items]
+            if credit == "set":
+                steps = [(sum(worth) / len(items), rewards.mean(0))]
+            else:
+                steps = list(zip(worth, rewards, strict=True))
+            errors += [(w - r - ahead[:, b]) ** 2 for w, r in steps]
+        torch.testing.assert_close(found, torch.stack(errors).mean(0))
+
+
+def test_logged_and_simulated_rows_keep_their_shares_by_hand():
+    nan = float("nan")
+    target = torch.tensor([[[1.0, 2.0, 3.0], [nan, 4.0, nan], [nan, nan, nan]]])
+    loss, per_agent = td_loss_of_items(torch.zeros(1, 3, 3), target, torch.tensor([True, False, True]))  # fmt: skip
+    # one logged row of three steps, one simulated row, one without a target
+    assert float(loss) == pytest.approx(((1 + 4 + 9) / 3 + 16) / 2)
+    assert per_agent.tolist() == pytest.approx([float(loss)])
+
+
+def test_set_critics_cannot_credit_items():
+    with pytest.raises(ValueError, match="credit: item needs kind linear"):
+        CriticOptions(kind="mlp_set", credit="item")

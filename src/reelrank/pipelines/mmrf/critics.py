@@ -52,6 +52,7 @@ class FeedCritics(nn.Module, ABC):
         self.encoder = FeedEncoder(encoder, spec)
         self.first = StateItemLinear(agents, encoder.d_state, encoder.d_item, options.hidden[0])
         self.baseline = AgentMLP(agents, [encoder.d_state, options.value_hidden])
+        self.credit = options.credit
 
     @abstractmethod
     def forward(self, batch: FeedBatch) -> CriticState:
@@ -127,4 +128,20 @@ def td_loss(value: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     known = ~target.isnan()
     squared = (target.nan_to_num(0.0) - value).square() * known
     per_agent = squared.sum(1) / known.sum(1).clamp_min(1)
+    return per_agent.sum(), per_agent.detach()
+
+
+def td_loss_of_items(value: Tensor, target: Tensor, logged: Tensor) -> tuple[Tensor, Tensor]:
+    """The same where each item of a row is a step, value and target (N, B, C).
+
+    Items count alike, but the ``logged`` rows (B,) and the simulated ones keep their shares of the batch (METHODS §4.6).
+    """
+    known = ~target.isnan()
+    squared = (target.nan_to_num(0.0) - value).square() * known
+    rows = known.any(-1)
+    total = value.new_zeros(len(value))
+    for part in (logged, ~logged):
+        n = known[:, part].sum((1, 2)).clamp_min(1)
+        total = total + squared[:, part].sum((1, 2)) / n * rows[:, part].sum(1)
+    per_agent = total / rows.sum(1).clamp_min(1)
     return per_agent.sum(), per_agent.detach()

@@ -58,6 +58,10 @@ class CriticOptions(Options):
     )
     hidden: tuple[int, int] = Field((128, 64), description="widths of q_i's layers [D]")
     value_hidden: int = Field(64, ge=1, description="width of V_i's layer [D]")
+    credit: Literal["set", "item"] = Field(
+        "set",
+        description="a logged step of K items: set: one step of K-hot/K and their mean reward; item: each item a one-hot step with its own reward, linear critics only [D]",
+    )
     encoder: FeedEncoderOptions = Field(
         FeedEncoderOptions(), description="the critics' own encoder, trained by TD only [D]"
     )
@@ -66,6 +70,10 @@ class CriticOptions(Options):
     def _positive(self) -> Self:
         if min(self.hidden) < 1:
             raise ValueError(f"hidden {self.hidden}: every width must be ≥ 1")
+        if self.credit == "item" and self.kind != "linear":
+            raise ValueError(
+                f"credit: item needs kind linear, a {self.kind} critic judges sets: set credit: set"
+            )
         return self
 
 

@@ -66,7 +66,8 @@ class Transition(TensorRecord):
     Attributes:
         batch: states s and candidates.
         exposure: (B, C) float32, the action: each shown item's share.
-        reward: (N, B), train sds; NaN where not logged.
+        reward: (N, B), train sds, of several items their mean; NaN where not logged.
+        item_reward: (N, B, C), of each shown item; NaN elsewhere.
         next: states s'; anything where ``goes_on`` is false.
         goes_on: (B,) bool, not done.
         logged: (B,) bool, the log shows it; else simulated.
@@ -75,6 +76,7 @@ class Transition(TensorRecord):
     batch: FeedBatch
     exposure: Tensor
     reward: Tensor
+    item_reward: Tensor
     next: FeedBatch
     goes_on: Tensor
     logged: Tensor
@@ -161,11 +163,12 @@ class Replay:
         decisions = self.inputs.decisions
         is_shown = decisions.shown[index]
         # (B, C, N), NaN where not shown or not logged
-        reward = self.scale.rewards(decisions.response[index]).nanmean(1)
+        reward = self.scale.rewards(decisions.response[index])
         return Transition(
             batch=batch(self.inputs, index, self.history),
             exposure=is_shown / is_shown.sum(1, keepdim=True).clamp_min(1),
-            reward=reward.T.contiguous(),
+            reward=reward.nanmean(1).T.contiguous(),
+            item_reward=reward.permute(2, 0, 1).contiguous(),
             next=self._next(index),
             goes_on=decisions.next[index] >= 0,
             logged=torch.ones_like(index, dtype=torch.bool),
@@ -186,10 +189,13 @@ class Replay:
             past = shown(states, column, answer.response[:, 0])
             after = replace(after, history=past.history, feedback=past.feedback)
         exposure = torch.zeros(states.candidates.shape, device=index.device)
+        at = column.view(1, -1, 1).expand(len(reward), -1, -1)
+        item_reward = torch.full((len(reward), *exposure.shape), torch.nan, device=index.device)
         return Transition(
             batch=states,
             exposure=exposure.scatter_(1, column.unsqueeze(1), 1.0),
             reward=reward,
+            item_reward=item_reward.scatter_(2, at, reward.unsqueeze(-1)),
             next=after,
             goes_on=self.inputs.decisions.next[index] >= 0,
             logged=torch.zeros_like(index, dtype=torch.bool),
@@ -248,6 +254,7 @@ def _joined(first: Transition, second: Transition) -> Transition:
         batch=batches(first.batch, second.batch),
         exposure=rows(first.exposure, second.exposure),
         reward=torch.cat([first.reward, second.reward], dim=1),
+        item_reward=torch.cat([first.item_reward, second.item_reward], dim=1),
         next=batches(first.next, second.next),
         goes_on=rows(first.goes_on, second.goes_on),
         logged=rows(first.logged, second.logged),

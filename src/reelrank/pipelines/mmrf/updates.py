@@ -13,7 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from reelrank.pipelines.mmrf.actors import MMRFActors, Scores
-from reelrank.pipelines.mmrf.critics import CriticState, FeedCritics, td_loss, td_target
+from reelrank.pipelines.mmrf.critics import (
+    CriticState,
+    FeedCritics,
+    td_loss,
+    td_loss_of_items,
+    td_target,
+)
 from reelrank.pipelines.mmrf.options import RateOptions, UpdateOptions
 from reelrank.pipelines.mmrf.replay import Transition
 from reelrank.pipelines.mmrf.routing import RoutedGraph, conflicts, pcgrad
@@ -72,6 +78,19 @@ class CriticLearner(nn.Module):
         next_value = critics.value(critics(transition.next), policy)
         return td_target(transition.reward, next_value, transition.goes_on, self.rates.gamma)
 
+    def td(self, state: CriticState, transition: Transition) -> tuple[Tensor, Tensor, Tensor]:
+        """Σ_i of the mean of δ_i², those means (N,), and Q_i of what was shown (N, B)."""
+        critics: Any = self.critics
+        value: Tensor = critics.value(state, transition.exposure)
+        target = self.target(transition)
+        if critics.credit == "set":
+            return *td_loss(value, target), value
+        # each shown item is a one-hot step from s to s', of which a linear critic says q̃ + V
+        own = state.candidates + state.value.unsqueeze(-1)
+        ahead = (target - transition.reward).unsqueeze(-1)
+        target = transition.item_reward + ahead
+        return *td_loss_of_items(own, target, transition.logged), value
+
     def tensors(self) -> dict[str, Tensor]:
         """All that an update depends on: networks, targets, moments of the optimisers."""
         moments = {name: optimiser_tensors(o) for name, o in self.optimisers.items()}
@@ -125,8 +144,7 @@ class ActorCritic(CriticLearner):
         """
         options = self.options
         state = self.critics(transition.batch)
-        value = self.critics.value(state, transition.exposure)
-        loss, per_agent = td_loss(value, self.target(transition))
+        loss, per_agent, value = self.td(state, transition)
         critic = list(self.critics.parameters())
         critic_gradients = torch.autograd.grad(loss, critic, materialize_grads=True)
 

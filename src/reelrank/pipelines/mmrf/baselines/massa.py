@@ -26,7 +26,7 @@ from reelrank.pipelines.mmrf.actors import Scores
 from reelrank.pipelines.mmrf.agent_layers import AgentLinear, AgentMLP, StateItemLinear
 from reelrank.pipelines.mmrf.baselines.networks import conflict_matrix
 from reelrank.pipelines.mmrf.baselines.options import MASSAOptions
-from reelrank.pipelines.mmrf.critics import CriticState, centred, td_loss, td_target
+from reelrank.pipelines.mmrf.critics import CriticState, centred, td_target
 from reelrank.pipelines.mmrf.fitting import FitArguments, Fitted, logged_replay, method_identity
 from reelrank.pipelines.mmrf.learning import learn
 from reelrank.pipelines.mmrf.options import LearningOptions, ReplayOptions
@@ -103,6 +103,7 @@ class SignalCritics(nn.Module):
         self.first = StateItemLinear(n, width, encoder.d_item, critic.hidden[0])
         self.rest = AgentMLP(n, critic.hidden)
         self.baseline = AgentMLP(n, [encoder.d_state, critic.value_hidden])
+        self.credit = critic.credit
 
     def forward(self, batch: FeedBatch, signal: Tensor) -> CriticState:
         """q̃ and V of signals (N, B, Z)."""
@@ -142,8 +143,7 @@ class MASSALearner(CriticLearner):
         rates, batch = self.rates, transition.batch
         log_policy, signal, signal_entropy = self._act(batch)
         state = self.critics(batch, signal)
-        value = self.critics.value(state, transition.exposure)
-        loss, per_agent = td_loss(value, self.target(transition))
+        loss, per_agent, value = self.td(state, transition)
         q = self.critics.value(state, log_policy.exp()).mean(1)
         entropy, cloning = entropy_and_cloning(log_policy, transition)
         losses = -q - rates.entropy * entropy

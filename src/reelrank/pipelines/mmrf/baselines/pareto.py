@@ -24,7 +24,7 @@ from reelrank.pipelines.mmrf.baselines.networks import (
     gradient_rows,
 )
 from reelrank.pipelines.mmrf.baselines.options import ParetoOptions
-from reelrank.pipelines.mmrf.critics import FeedCritics, build_critics, td_loss
+from reelrank.pipelines.mmrf.critics import FeedCritics, build_critics
 from reelrank.pipelines.mmrf.fitting import FitArguments, Fitted, logged_replay, method_identity
 from reelrank.pipelines.mmrf.learning import learn
 from reelrank.pipelines.mmrf.options import LearningOptions, ReplayOptions
@@ -73,8 +73,7 @@ class ParetoLearner(CriticLearner):
         """
         rates = self.rates
         state = self.critics(transition.batch)
-        value = self.critics.value(state, transition.exposure)
-        loss, per_agent = td_loss(value, self.target(transition))
+        loss, per_agent, value = self.td(state, transition)
         critic = list(self.critics.parameters())
         critic_gradients = torch.autograd.grad(loss, critic, materialize_grads=True)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from reelrank.models.feed_rewards import RewardScale
 from reelrank.pipelines.mmrf.baselines.networks import ItemScorers, conflict_matrix
 from reelrank.pipelines.mmrf.baselines.options import ResponseWeights, TSCACOptions
-from reelrank.pipelines.mmrf.critics import FeedCritics, td_loss
+from reelrank.pipelines.mmrf.critics import FeedCritics
 from reelrank.pipelines.mmrf.options import AGENTS
 from reelrank.pipelines.mmrf.replay import Transition
 from reelrank.pipelines.mmrf.updates import CriticLearner, entropy_and_cloning
@@ -63,8 +63,7 @@ class WeightedLearner(CriticLearner):
         """
         code, rates, batch = self.options.code, self.rates, transition.batch
         state = self.critics(batch)
-        value = self.critics.value(state, transition.exposure)
-        loss, per_agent = td_loss(value, self.target(transition))
+        loss, per_agent, value = self.td(state, transition)
         critic = list(self.critics.parameters())
         critic_gradients = torch.autograd.grad(loss, critic, materialize_grads=True)
 
