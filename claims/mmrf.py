@@ -391,8 +391,8 @@ _BOUND = (
     "critic, and the only way there is the critics' shared encoder; attention and the other agents' actions (Eq. 1, Eq. 3) work on the actor's side. "
     "Where another response's critic ranks watch time no better than watch time's own, there was nothing to hear; where it ranks it better and the policy "
     "does not follow, the method as described did not carry it over. Where ranking by watch time's own critic gains much more than the policy does, the policy has "
-    "not yet come to where its critic points. Critics are taught by each shown item's own reward (critic.credit: item): by the mean of a request, five items here, watch time's "
-    "critic alone ranked worse (.43 against .51 on the cooperative world, seed 0) and fell off after 200 updates; decay and slower critics did not cure that, nor did dropout."
+    "not yet come to where its critic points. Critics are taught by each shown item's own reward (critic.credit: item): taught by the mean of a request, five items here, watch "
+    "time's critic ranked worse and fell off after 200 updates (seed 0). Weight decay, slower critics and dropout were tried on that seed alone, and did not cure it."
 )
 
 
