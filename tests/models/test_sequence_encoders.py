@@ -105,8 +105,24 @@ def test_causal_convolutions_are_torchs_and_so_are_their_gradients(step, length)
     assert torch.autograd.gradcheck(causal_convolution, (x, weight, bias, step))
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: o.name)
-@pytest.mark.parametrize("length", [1, 5, 30, 70])
+@torch.no_grad()
+def test_nextitnet_starts_near_its_input():
+    """Six branches at full scale would be several times as large as the items' own vectors."""
+    torch.manual_seed(0)
+    x = torch.randn(5, 20, 64) / 8
+    assert (make_encoder(NextItNetOptions())(x) - x).norm(dim=-1).max() < 6 * 0.1 * 8
+
+
+LASTS = [
+    *OPTIONS,
+    GRU4RecOptions(dim=8, hidden=12, layers=2),
+    NextItNetOptions(dim=8, kernel=2, dilations=(3, 2)),
+    NextItNetOptions(dim=8, kernel=1, dilations=(1, 4)),
+]
+
+
+@pytest.mark.parametrize("options", LASTS, ids=[f"{o.name}{i}" for i, o in enumerate(LASTS)])
+@pytest.mark.parametrize("length", [1, 2, 5, 14, 30, 70])
 @torch.no_grad()
 def test_the_output_at_the_last_place_alone_is_that_of_all_places(options, length):
     encoder = encoder_of(options).double()

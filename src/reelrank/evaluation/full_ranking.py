@@ -32,8 +32,8 @@ ListMetric = Literal["ndcg", "hr", "mrr"]
 N_SAMPLED = 99  # METHODS §2: as UniSAR
 POPULARITY_POWER = 0.75  # METHODS §2
 # scores at a time and thread: 1 MiB, which stays in the cache until counted
-_QUERIES, _TILE = 256, 1024
-_PIECE = 512  # scores looked through one by one if one of them may be level with the target's
+_QUERIES, _TILE = 512, 512
+_PIECE = 256  # scores looked through one by one if one of them may be level with the target's
 _ROUNDING = 2.0**-24  # of float32
 _ROUNDINGS = 6  # beside the d of a product: of its inputs, and of the limits it is held against
 _TINY = 1e-36  # products that vanish in float32
@@ -402,8 +402,10 @@ def _count_tile(
     for query in range(first, first + len(scores)):
         row = scores[query - first, : max(n_available[query] - start, 0)]
         slack = margin[query] * widest + _TINY
-        left_out = hidden[hidden_start[query] : hidden_start[query + 1]] - start
-        left_out = left_out[np.searchsorted(left_out, 0) : np.searchsorted(left_out, row.size)]
+        left_out = hidden[hidden_start[query] : hidden_start[query + 1]]
+        if left_out.size:
+            inside = np.searchsorted(left_out, start), np.searchsorted(left_out, start + row.size)
+            left_out = left_out[inside[0] : inside[1]]
         for j in range(target_start[query], target_start[query + 1]):
             exact = target_score[j]
             top, bottom = np.float32(exact + slack), np.float32(exact - slack)
@@ -417,11 +419,11 @@ def _count_tile(
                             score = _dot(queries[query], items[start + left + i])
                             higher[j] += score > exact
                             tied[j] += score == exact
-            for i in left_out:
-                if row[i] > top:
+            for item in left_out:
+                if row[item - start] > top:
                     higher[j] -= 1
-                elif row[i] >= bottom:
-                    score = _dot(queries[query], items[start + i])
+                elif row[item - start] >= bottom:
+                    score = _dot(queries[query], items[item])
                     higher[j] -= score > exact
                     tied[j] -= score == exact
 

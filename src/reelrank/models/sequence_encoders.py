@@ -8,6 +8,7 @@ Source: METHODS §5.3, §5.6, Appendix B [R].
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -22,9 +23,15 @@ from reelrank.models.sequence_options import (
     SASRecOptions,
 )
 
+_BRANCH_SCALE = 0.1
+
 
 class NextItNet(nn.Module):
-    """X ← X + ReLU(LN(conv_2d(ReLU(LN(conv_d(X)))))) per block. Source: METHODS §5.3 [A]."""
+    """X ← X + ReLU(LN(conv_2d(ReLU(LN(conv_d(X)))))) per block. Source: METHODS §5.3 [A].
+
+    What a block adds starts small [D]: six normalised branches at full scale are several times as large as the items' own vectors,
+    and the encoder learns small logs by heart (benchmarks/README.md).
+    """
 
     def __init__(self, options: NextItNetOptions) -> None:
         super().__init__()
@@ -32,6 +39,9 @@ class NextItNet(nn.Module):
         self.kernel, width = options.kernel, options.dim
         self.convolutions = nn.ModuleList(nn.Linear(self.kernel * width, width) for _ in self.steps)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in self.steps)
+        for norm in self.norms[1::2]:
+            assert isinstance(norm, nn.LayerNorm)
+            nn.init.constant_(norm.weight, _BRANCH_SCALE)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, d) to (B, L, d)."""
@@ -43,28 +53,42 @@ class NextItNet(nn.Module):
     def last(self, x: Tensor) -> Tensor:
         """Output (B, d) at the last place of (B, L, d), without gradients.
 
-        A layer is computed at those places alone that the last one sees through the layers after it.
+        A layer is computed at those places alone that the last one sees through the layers after it: the first ``span`` places
+        back from the end, ``apart`` from one another.
         """
         x = x.transpose(0, 1).contiguous()
-        wanted, places = [], 1
+        wanted, span, apart = [], 1, 0
         for step in reversed(self.steps):
-            wanted.append(places)
-            places += step * (self.kernel - 1)
-        for first in range(0, len(self.steps), 2):
-            inner = self._layer(first, x, wanted[-1 - first])
-            inner = self._layer(first + 1, inner, wanted[-2 - first])
-            x = x[-len(inner) :] + inner
+            wanted.append((span, apart or step))
+            span, apart = span + step * (self.kernel - 1), math.gcd(apart, step)
+        unit = apart  # how far the places of x lie apart
+        x = _every(x, unit)
+        for layer in range(0, len(self.steps), 2):
+            (inner_span, between), (span, apart) = wanted[-1 - layer], wanted[-2 - layer]
+            inner = self._layer(layer, x, inner_span, between, unit)
+            inner = self._layer(layer + 1, inner, span, apart, between)
+            x = _every(x, apart // unit)[-len(inner) :] + inner
+            unit = apart
         return x[-1]
 
-    def _layer(self, layer: int, x: Tensor, places: int | None = None) -> Tensor:
-        """ReLU(LN(conv(x))) of (L, B, d), or of its last places only."""
+    def _layer(
+        self, layer: int, x: Tensor, span: int | None = None, apart: int = 1, unit: int = 1
+    ) -> Tensor:
+        """ReLU(LN(conv(x))) of (L, B, d), or of some of its last places, where those of x lie ``unit`` apart."""
         dense = self.convolutions[layer]
         assert isinstance(dense, nn.Linear)
-        if places is None:
+        if span is None:
             x = causal_convolution(x, dense.weight, dense.bias, self.steps[layer])
         else:
-            x = _convolved(x, dense.weight, dense.bias, self.steps[layer], min(places, len(x)))
+            places = (min(span, 1 + (len(x) - 1) * unit) - 1) // apart + 1
+            step = self.steps[layer] // unit
+            x = _convolved(x, dense.weight, dense.bias, step, places, apart // unit)
         return F.relu(self.norms[layer](x), inplace=True)
+
+
+def _every(x: Tensor, apart: int) -> Tensor:
+    """Places ``apart`` from one another, the last among them."""
+    return x[(len(x) - 1) % apart :: apart]
 
 
 def causal_convolution(x: Tensor, weight: Tensor, bias: Tensor, step: int) -> Tensor:
@@ -107,14 +131,16 @@ class _CausalConvolution(torch.autograd.Function):
         return for_x, for_weight, flat.sum(0), None
 
 
-def _convolved(x: Tensor, weight: Tensor, bias: Tensor, step: int, places: int) -> Tensor:
-    """The last ``places`` of :func:`causal_convolution`."""
-    first = len(x) - places
-    out = F.linear(x[first:], _part(weight, 0, x.shape[2]), bias)
+def _convolved(
+    x: Tensor, weight: Tensor, bias: Tensor, step: int, places: int, apart: int = 1
+) -> Tensor:
+    """Of :func:`causal_convolution` the last place, and others before it at this distance."""
+    first = len(x) - 1 - (places - 1) * apart
+    out = F.linear(x[first::apart], _part(weight, 0, x.shape[2]), bias)
     for shift, w in _shifts(x, weight, step):
-        start = max(first, shift)  # the first place that has a past so far back
-        past = x[start - shift : len(x) - shift]
-        out[start - first :].flatten(0, 1).addmm_(past.flatten(0, 1), w.T)
+        skipped = max(0, -((first - shift) // apart))  # places without a past so far back
+        past = x[first + skipped * apart - shift : len(x) - shift : apart]
+        out[skipped:].flatten(0, 1).addmm_(past.flatten(0, 1), w.T)
     return out
 
 
@@ -216,8 +242,15 @@ class GRU4Rec(nn.Module):
         return out
 
     def last(self, x: Tensor) -> Tensor:
-        """Output (B, d) at the last place of (B, L, d)."""
-        out: Tensor = self.dense(self._states(x)[-1])
+        """Output (B, d) at the last place of (B, L, d), without gradients."""
+        if x.is_cuda:
+            out: Tensor = self.dense(self._states(x)[-1])
+            return out
+        x = self.dropout(x).transpose(0, 1)
+        *below, top = self.gru.all_weights
+        for weights in below:
+            x = gated_recurrence(x, *weights)
+        out = self.dense(last_state(x, *top))
         return out
 
     def _states(self, x: Tensor) -> Tensor:
@@ -227,8 +260,8 @@ class GRU4Rec(nn.Module):
             states: Tensor = self.gru(x)[0]
             return states.transpose(0, 1)
         x = x.transpose(0, 1).contiguous()
-        for for_input, for_state in self.gru.all_weights:
-            x = gated_recurrence(x, for_input, for_state)
+        for weights in self.gru.all_weights:
+            x = gated_recurrence(x, *weights)
         return x
 
 
@@ -290,6 +323,19 @@ class _GatedRecurrence(torch.autograd.Function):
         flat, flat_state = to_input.flatten(0, 1), to_state.flatten(0, 1)
         for_weight = flat.T @ x.flatten(0, 1), flat_state.T @ states[:-1].flatten(0, 1)
         return to_input @ for_input, *for_weight
+
+
+@torch.no_grad()
+def last_state(x: Tensor, for_input: Tensor, for_state: Tensor) -> Tensor:
+    """The last of the states of :func:`gated_recurrence`, (B, hidden): a place's gates do not leave the cache, no state is kept."""
+    width = for_state.shape[1]
+    state = x.new_zeros(x.shape[1], width)
+    for place in x:
+        gates, of_state = F.linear(place, for_input), F.linear(state, for_state)
+        gate = gates[:, : 2 * width].add_(of_state[:, : 2 * width]).sigmoid_()
+        new = gates[:, 2 * width :].addcmul_(gate[:, :width], of_state[:, 2 * width :]).tanh_()
+        state = torch.lerp(new, state, gate[:, width:])
+    return state
 
 
 class Caser(nn.Module):

@@ -80,7 +80,7 @@ class EncoderModel(SoftmaxModel):
         length = int(batch.history.length.max())
         if not length or int(batch.history.length.min()) < length:
             return super().last_queries(batch)
-        x = embedded(self.items, batch.history.cut(length))
+        x = self.items(batch.history.item[:, :length])  # no pads
         out: Tensor = self.out(self.encoder.last(x))
         return out
 
