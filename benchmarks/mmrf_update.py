@@ -109,7 +109,7 @@ class LoopedCritics(nn.Module):
     def __init__(self, ours: nn.Module, options: CriticOptions) -> None:
         super().__init__()
         e, (wide, narrow) = options.encoder, options.hidden
-        n = len(ours.first.state.weight)
+        n, self.credit = len(ours.first.state.weight), options.credit
         self.encoder = FeedEncoder(e, SPEC)
         self.encoder.load_state_dict(ours.encoder.state_dict())
 
@@ -246,7 +246,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
-    actor, critic, update = ActorOptions(), CriticOptions(), UpdateOptions()
+    actor, critic, update = ActorOptions(), CriticOptions(credit="item"), UpdateOptions()
     actors = MMRFActors(actor, SPEC)
     critics = build_critics(len(actor.agents), critic, SPEC)
     batched, looped = (actors, critics), (LoopedActors(actors), LoopedCritics(critics, critic))
