@@ -9,19 +9,18 @@ Source: METHODS §2 [S].
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from numba import njit
-from threadpoolctl import threadpool_limits
 
 from reelrank.draws import stream_key, uniform
 from reelrank.evaluation import ranking
 from reelrank.evaluation.columns import finite, require, same_length
+from reelrank.threads import side_by_side
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -33,7 +32,6 @@ N_SAMPLED = 99  # METHODS §2: as UniSAR
 POPULARITY_POWER = 0.75  # METHODS §2
 # scores at a time and thread: 1 MiB, which stays in the cache until counted
 _QUERIES, _TILE = 512, 512
-_PIECE = 256  # scores looked through one by one if one of them may be level with the target's
 _ROUNDING = 2.0**-24  # of float32
 _ROUNDINGS = 6  # beside the d of a product: of its inputs, and of the limits it is held against
 _TINY = 1e-36  # products that vanish in float32
@@ -99,7 +97,7 @@ def full_ranks(
     """Rank each target among all items that compete for its query; other targets of the query compete too.
 
     Memory beyond the inputs: a copy of both embeddings (a second one in float32 if they are not) and 1 MiB of scores for each
-    thread. While it runs, BLAS uses one thread per call throughout the process.
+    thread. A thread each for blocks of queries, as many as torch has.
 
     Args:
         queries: (Q, d) embeddings of users or sessions.
@@ -117,26 +115,28 @@ def full_ranks(
     task = _Task.of(queries, items, target_query, target_item, competitors)
     higher, tied = np.zeros(task.row.size, np.int64), np.zeros(task.row.size, np.int64)
     score = _pair_scores(task.queries, task.items, task.target_start, task.target)
-    query32 = task.queries.astype(np.float32, copy=False)
-    item32 = task.items.astype(np.float32, copy=False)
+    query32 = torch.from_numpy(task.queries.astype(np.float32, copy=False))
+    item32 = torch.from_numpy(task.items.astype(np.float32, copy=False))
     margin = _norms(task.queries) * _ROUNDING * (task.items.shape[1] + _ROUNDINGS) * 1.01
     item_norm = _norms(task.items)
 
     def count(first: int) -> None:
         block = query32[first : first + _QUERIES]
-        buffer = np.empty(len(block) * _TILE, np.float32)
+        buffer = torch.empty(len(block) * _TILE)
         for start in range(0, int(task.n_available[first : first + _QUERIES].max()), _TILE):
             tile = item32[start : start + _TILE]
-            out = buffer[: len(block) * len(tile)].reshape(len(block), len(tile))
-            widest = item_norm[start : start + _TILE].max()
+            # torch's product: on narrow matrices about a third faster than NumPy's BLAS
+            scores = torch.mm(
+                block, tile.T, out=buffer[: len(block) * len(tile)].view(len(block), -1)
+            )
             _count_tile(
-                np.matmul(block, tile.T, out=out), first, start, task.n_available, task.target_start,
-                task.hidden_start, task.hidden, score, margin, widest, task.queries, task.items, higher, tied,
+                scores.numpy(), first, start, task.n_available, task.target_start,
+                task.hidden_start, task.hidden, score, margin, item_norm[start : start + _TILE].max(),
+                task.queries, task.items, higher, tied,
             )  # fmt: skip
 
-    # products of this size wait for BLAS's threads: blocks side by side, one thread each, do not
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(count, range(0, len(task.queries), _QUERIES)))
+    # products of this size wait for each other's threads: blocks side by side, one thread each, do not
+    side_by_side(count, range(0, len(task.queries), _QUERIES))
     rank = 1 + higher + 0.5 * (tied - 1)  # a target ties with itself
     return task.ranks("full", rank, task.query)
 
@@ -402,24 +402,23 @@ def _count_tile(
     for query in range(first, first + len(scores)):
         row = scores[query - first, : max(n_available[query] - start, 0)]
         slack = margin[query] * widest + _TINY
-        left_out = hidden[hidden_start[query] : hidden_start[query + 1]]
-        if left_out.size:
-            inside = np.searchsorted(left_out, start), np.searchsorted(left_out, start + row.size)
-            left_out = left_out[inside[0] : inside[1]]
         for j in range(target_start[query], target_start[query + 1]):
             exact = target_score[j]
             top, bottom = np.float32(exact + slack), np.float32(exact - slack)
-            for left in range(0, row.size, _PIECE):
-                piece = row[left : left + _PIECE]
-                above, reached = _count_above(piece, top, bottom)
-                higher[j] += above
-                if reached > above:
-                    for i in range(piece.size):
-                        if bottom <= piece[i] <= top:
-                            score = _dot(queries[query], items[start + left + i])
-                            higher[j] += score > exact
-                            tied[j] += score == exact
-            for item in left_out:
+            above, reached = _count_above(row, top, bottom)
+            higher[j] += above
+            if reached > above:  # some may be level with the target
+                for i in range(row.size):
+                    if bottom <= row[i] <= top:
+                        score = _dot(queries[query], items[start + i])
+                        higher[j] += score > exact
+                        tied[j] += score == exact
+            if hidden_start[query] == hidden_start[query + 1]:
+                continue
+            left_out = hidden[hidden_start[query] : hidden_start[query + 1]]
+            for item in left_out[np.searchsorted(left_out, start) :]:
+                if item >= start + row.size:
+                    break
                 if row[item - start] > top:
                     higher[j] -= 1
                 elif row[item - start] >= bottom:

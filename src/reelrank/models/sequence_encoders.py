@@ -327,15 +327,22 @@ class _GatedRecurrence(torch.autograd.Function):
 
 @torch.no_grad()
 def last_state(x: Tensor, for_input: Tensor, for_state: Tensor) -> Tensor:
-    """The last of the states of :func:`gated_recurrence`, (B, hidden): a place's gates do not leave the cache, no state is kept."""
+    """The last of the states of :func:`gated_recurrence`, (B, hidden): no other is kept, a place's gates do not leave the cache."""
+    _, n, dim = x.shape
     width = for_state.shape[1]
-    state = x.new_zeros(x.shape[1], width)
+    both = x.new_zeros(n, dim + width)  # place, state: one product for r and z
+    state = both[:, dim:]
+    gates = torch.cat([for_input[: 2 * width], for_state[: 2 * width]], 1).T.contiguous()
+    input_new, state_new = for_input[2 * width :].T.contiguous(), for_state[2 * width :].T.contiguous()  # fmt: skip
+    gate, (new, of_state) = x.new_empty(n, 2 * width), x.new_empty(2, n, width)
     for place in x:
-        gates, of_state = F.linear(place, for_input), F.linear(state, for_state)
-        gate = gates[:, : 2 * width].add_(of_state[:, : 2 * width]).sigmoid_()
-        new = gates[:, 2 * width :].addcmul_(gate[:, :width], of_state[:, 2 * width :]).tanh_()
-        state = torch.lerp(new, state, gate[:, width:])
-    return state
+        both[:, :dim] = place
+        torch.mm(both, gates, out=gate).sigmoid_()
+        torch.mm(place, input_new, out=new)
+        torch.mm(state, state_new, out=of_state)
+        new.addcmul_(gate[:, :width], of_state).tanh_()
+        torch.lerp(new, state, gate[:, width:], out=state)
+    return state.contiguous()
 
 
 class Caser(nn.Module):

@@ -6,7 +6,6 @@ Source: METHODS §5.7, §1.5 L7.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +21,7 @@ from reelrank.pipelines.ruie.baselines import DinModel
 from reelrank.pipelines.ruie.protocol import SequenceModel, last_batch
 from reelrank.pipelines.ruie.run_options import RankingOptions
 from reelrank.tables import SPLITS
+from reelrank.threads import side_by_side
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -129,14 +129,9 @@ def _encoded(model: SequenceModel, log: Sequences, pieces: list[Tensor]) -> list
     def queries(own: Tensor) -> Tensor:
         return model.last_queries(last_batch(log, own, model.spec.length))
 
-    threads = torch.get_num_threads()
-    if log.user.is_cuda or threads == 1 or len(pieces) == 1:
+    if log.user.is_cuda:
         return [queries(own) for own in pieces]
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(queries, pieces))
-    finally:
-        torch.set_num_threads(threads)
+    return side_by_side(queries, pieces)
 
 
 def _index(rows: IntArray, like: Tensor) -> Tensor:
