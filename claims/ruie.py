@@ -3,7 +3,8 @@
 On the worlds of ``ruie_worlds.py``. RU-05: with 1, 5, 10, 25 and 100 % of the small scenario's train events, RUIE's NDCG@10 on that scenario's test events
 against RUIE trained on that scenario alone, and against RUIE with gate = 1. In ``blank``, where Q can learn nothing, gate and no gate must be
 equivalent. World and first weights change with the seed; intervals are Student's over the seeds' paired differences. Beside them, and not judged, what
-explains a loss: the gate's monitors, and the same comparison with other gates and other rankers. Rows are stored like any results
+explains a loss: the gate's monitors; the same comparison with other gates and other rankers, where the scenarios agree, after four times the passes,
+and with four times the users. Rows are stored like any results
 (experiment ``claims``); a claim that fails is shown as such, and the exit status is 1.
 """
 
@@ -54,6 +55,8 @@ log = logging.getLogger("reelrank.claims")
 ROOT = Path(__file__).parents[1]
 MARGIN = 0.02  # NDCG@10 below which a difference counts as none
 SHARES = (0.01, 0.05, 0.1, 0.25, 1.0)
+USERS = 240
+MORE = 4  # times the passes, or the users: is a loss for want of steps or of events?
 K = 10
 MODELS = RuieModels.model_validate(
     {
@@ -71,15 +74,39 @@ NO_GATE: dict[str, Any] = {"gate": {"form": "none"}}
 MONITORS = ("gate_at_high", "p_sd", f"gate_mean_{1 - SMALL}", f"gate_mean_{SMALL}", f"loss_share_{SMALL}")  # fmt: skip
 
 
-def cells() -> dict[str, dict[str, Cell]]:
-    """World → name → configuration."""
-    found: dict[str, Cell] = {}
+@dataclass(frozen=True)
+class Trained:
+    """A configuration, and how much it learns from.
+
+    Attributes:
+        cell: configuration.
+        users: of the world.
+        passes: over its log.
+    """
+
+    cell: Cell
+    users: int = USERS
+    passes: int = TRAINING.epochs
+
+
+def cells() -> dict[str, dict[str, Trained]]:
+    """World → name → what is trained."""
+    found: dict[str, Trained] = {}
     for share in SHARES:
         own = partial(Cell, scenario=SMALL, share=share)
-        found |= {f"joint {share:.0%}": own(), f"alone {share:.0%}": own(alone=True), f"gate = 1 {share:.0%}": own(model=NO_GATE)}  # fmt: skip
-    found["other gate 100%"] = Cell(model={"gate": {"normalise": "none"}})
-    found["ranks by backbone 100%"] = Cell(model={"ranks_by": "backbone"})
-    return {"opposed": found, "blank": {"joint 100%": Cell(), "gate = 1 100%": Cell(model=NO_GATE)}}
+        three = {"joint": own(), "alone": own(alone=True), "gate = 1": own(model=NO_GATE)}
+        found |= {f"{name} {share:.0%}": Trained(cell) for name, cell in three.items()}
+    found["other gate 100%"] = Trained(Cell(model={"gate": {"normalise": "none"}}))
+    found["ranks by backbone 100%"] = Trained(Cell(model={"ranks_by": "backbone"}))
+    pair = {"joint": Cell(), "alone": Cell(scenario=SMALL, alone=True)}
+    for name, cell in pair.items():
+        found[f"{name}, {MORE} × the passes"] = Trained(cell, passes=MORE * TRAINING.epochs)
+        found[f"{name}, {MORE} × the users"] = Trained(cell, users=MORE * USERS)
+    return {
+        "opposed": found,
+        "alike": {f"{name} 100%": Trained(cell) for name, cell in pair.items()},
+        "blank": {"joint 100%": Trained(Cell()), "gate = 1 100%": Trained(Cell(model=NO_GATE))},
+    }
 
 
 @dataclass(frozen=True)
@@ -99,15 +126,11 @@ class Measured:
     monitors: dict[str, float]
 
 
-def measure(job: tuple[str, str, Cell, int]) -> Measured:
-    """Train a cell's model on a seed's world and judge it."""
-    world, _, cell, seed = job
-    made = tables(world, seed)
-    made = replace(made, events=thinned(made, cell, seed))
-    return _measured(made, cell, seed)
-
-
-def _measured(made: SequenceTables, cell: Cell, seed: int) -> Measured:
+def measure(job: tuple[str, str, Trained, int]) -> Measured:
+    """Train a configuration on a seed's world and judge it."""
+    world, _, trained, seed = job
+    made = tables(world, seed, trained.users)
+    made = replace(made, events=thinned(made, trained.cell, seed))
     pairs = made.events.filter(split="train").group_by("user_id").len().filter(pl.col("len") > 1)
     if (
         pairs.is_empty()
@@ -115,7 +138,7 @@ def _measured(made: SequenceTables, cell: Cell, seed: int) -> Measured:
         checkpoint = popularity(made, MODELS.popularity, LEARNING.length)
         monitors: dict[str, float] = {}
     else:
-        checkpoint, monitors = _trained(made, cell, seed)
+        checkpoint, monitors = _fitted(made, trained, seed)
     test = predict(checkpoint, made, RANKING, "cpu").filter(split="test")
     value = ndcg_from_ranks(test["rank"].to_numpy(), np.arange(test.height), 1, K)[1]
     small = (test["scenario"] == SMALL).to_numpy()
@@ -127,15 +150,16 @@ def _measured(made: SequenceTables, cell: Cell, seed: int) -> Measured:
     )
 
 
-def _trained(made: SequenceTables, cell: Cell, seed: int) -> tuple[ModelCheckpoint, dict[str, float]]:  # fmt: skip
+def _fitted(made: SequenceTables, trained: Trained, seed: int) -> tuple[ModelCheckpoint, dict[str, float]]:  # fmt: skip
     """A model, and its monitors in the last epoch."""
+    options = {"seed": seed, "epochs": trained.passes, "patience": trained.passes}
     with tempfile.TemporaryDirectory() as folder:
         checkpoint, history = train(
             "ruie",
             made,
-            model=changed_options(MODELS, cell),
+            model=changed_options(MODELS, trained.cell),
             learning=LEARNING,
-            training=TRAINING.model_copy(update={"seed": seed}),
+            training=TRAINING.model_copy(update=options),
             ranking=RANKING,
             work_dir=Path(folder),
         )
@@ -167,6 +191,9 @@ def claims() -> list[Claim]:
         ]  # fmt: skip
     for other in ("other gate 100%", "ranks by backbone 100%"):
         found.append(Claim("opposed", (other, "joint 100%"), other.removesuffix(" 100%"), *shown))
+    for more in (f"{MORE} × the passes", f"{MORE} × the users"):
+        found.append(Claim("opposed", (f"joint, {more}", f"alone, {more}"), f"against the small scenario alone, {more} on both sides", *shown))  # fmt: skip
+    found.append(Claim("alike", ("joint 100%", "alone 100%"), "against the small scenario alone, where scenarios agree", *shown))  # fmt: skip
     found.append(Claim("blank", ("joint 100%", "gate = 1 100%"), "gate and no gate are equivalent where Q can learn nothing", *same))  # fmt: skip
     return found
 
@@ -239,9 +266,9 @@ def main() -> int:
     if len(given.seeds) < 2:
         parser.error("an interval needs at least two seeds")
     jobs = [
-        (world, name, cell, seed)
+        (world, name, trained, seed)
         for world, own in cells().items()
-        for name, cell in own.items()
+        for name, trained in own.items()
         for seed in given.seeds
     ]
     found: dict[tuple[str, str], list[Measured]] = {}

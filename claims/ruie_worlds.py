@@ -41,6 +41,9 @@ WORLDS = {
     "opposed": Planted(
         "negative transfer: the small scenario contradicts the large one; the next scenario and the reward can be told"
     ),
+    "alike": Planted(
+        "no negative transfer: both scenarios are one but for their names", opposed=False
+    ),
     "blank": Planted(
         "negative transfer, and nothing for Q to learn: the next scenario is a coin, every reward is 1",
         stay=0.15,
@@ -48,11 +51,13 @@ WORLDS = {
     ),
 }
 
+_STREAM = {"blank": 0, "opposed": 1, "alike": 2}  # of random numbers
+
 
 def tables(world: str, seed: int, users: int = 240, events: int = 30) -> SequenceTables:
     """The tables of a world, every user with as many events."""
     w = WORLDS[world]
-    rng = np.random.default_rng([seed, sorted(WORLDS).index(world)])
+    rng = np.random.default_rng([seed, _STREAM[world]])
     scenario = np.zeros((users, events), np.int64)
     scenario[:, 0] = rng.random(users) < w.small
     come = w.small * (1 - w.stay) / (1 - w.small)  # keeps the small scenario's share
