@@ -58,6 +58,7 @@ spark: $(STAMP)  ## test of the distributed engine, in an environment of its own
 claims: $(STAMP)  ## statistical claims on planted truth (takes a while)
 	$(BIN)/python claims/ope.py
 	$(BIN)/python claims/mt_dqn.py
+	$(BIN)/python claims/fusion.py
 	$(BIN)/python claims/head_weights.py
 	$(BIN)/python claims/value_model.py
 	$(BIN)/python claims/ruie.py

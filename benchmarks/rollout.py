@@ -20,7 +20,7 @@ import torch
 
 from reelrank.models.feed import PAD, FeedBatch, ItemFeatures
 from reelrank.models.feed_encoder import FeedSpec
-from reelrank.models.feed_environment import RollOut, roll_out
+from reelrank.models.feed_environment import FeedEnvironment, RollOut, roll_out
 from reelrank.models.feedback_options import SimulatorOptions
 from reelrank.models.feedback_simulator import FeedbackSimulator
 from reelrank.models.session_model import GRID, SessionModel
@@ -47,7 +47,7 @@ class ByItem:
         return self.values[batch.candidates.clamp(min=0)].masked_fill(~batch.mask, -torch.inf)
 
 
-def world_maker(n_users: int, days: int) -> tuple[Callable[[np.ndarray], Any], int]:
+def world_maker(n_users: int, days: int) -> tuple[Callable[[np.ndarray], FeedEnvironment], int]:
     """Environments of some users of one world, and its number of videos."""
     options = WorldOptions(users=n_users, videos=2_000, exposures_per_user=100, random_per_user=0)
     options = options.model_copy(update={"candidates": CANDIDATES})
@@ -66,7 +66,7 @@ def world_maker(n_users: int, days: int) -> tuple[Callable[[np.ndarray], Any], i
     return make, options.videos
 
 
-def simulator_maker(n_users: int, days: int) -> tuple[Callable[[np.ndarray], Any], int]:
+def simulator_maker(n_users: int, days: int) -> tuple[Callable[[np.ndarray], FeedEnvironment], int]:
     """The same of a simulator of METHODS' sizes with random weights: time does not depend on them."""
     n_items = 2_000
     spec = FeedSpec(n_items=n_items, n_scenarios=15, user_cardinalities=(10,) * 8, item_cardinalities=(50,) * 4)  # fmt: skip
@@ -105,13 +105,13 @@ def simulator_maker(n_users: int, days: int) -> tuple[Callable[[np.ndarray], Any
     return make, n_items
 
 
-def serve(environment: Any, policy: ByItem, clock: Clock) -> tuple[float, RollOut]:  # noqa: ANN401 (both kinds)
+def serve(environment: FeedEnvironment, policy: ByItem, clock: Clock) -> tuple[float, RollOut]:
     started = clock()
     got = roll_out(environment, policy, seed=7, k=SHOWN)
     return clock() - started, got
 
 
-def measure(make: Callable[[np.ndarray], Any], n_items: int, n_users: int, rounds: int, clock: Clock) -> dict[str, Any]:  # fmt: skip
+def measure(make: Callable[[np.ndarray], FeedEnvironment], n_items: int, n_users: int, rounds: int, clock: Clock) -> dict[str, Any]:  # fmt: skip
     policy = ByItem(n_items)
     users = np.arange(n_users)
     batch, single = make(users), [make(users[i : i + 1]) for i in range(PEER_USERS)]

@@ -15,7 +15,6 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,16 +26,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process a core
 
 import numpy as np
 import polars as pl
-from kedro.io import Version
-from kedro.io.core import generate_timestamp
-from scipy.stats import t as student
 
 sys.path.insert(0, str(Path(__file__).parent))
+from over_seeds import Claim, Page, judge, no_loss, publish, same
 from ruie_worlds import SMALL, WORLDS, tables
 
-from reelrank.datasets import ReportDataset, ResultsDataset
 from reelrank.evaluation.ranking import ndcg_from_ranks
-from reelrank.evaluation.results import ResultRow, results_frame
 from reelrank.options import digest
 from reelrank.pipelines.ruie.fitting import SequenceTables, popularity, predict, train
 from reelrank.pipelines.ruie.run_options import (
@@ -47,7 +42,7 @@ from reelrank.pipelines.ruie.run_options import (
     changed_options,
 )
 from reelrank.pipelines.ruie.studies import thinned
-from reelrank.reports.page import Section, plain_table, render_page
+from reelrank.reports.page import Section, Table, plain_table
 from reelrank.training.artifact import ModelCheckpoint
 from reelrank.training.options import TrainOptions
 
@@ -166,86 +161,33 @@ def _fitted(made: SequenceTables, trained: Trained, seed: int) -> tuple[ModelChe
     return checkpoint, {m: float(history[f"train_{m}"][-1]) for m in MONITORS}
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A difference of two cells on the small scenario."""
-
-    world: str
-    pair: tuple[str, str]
-    says: str
-    rule: str
-    holds: Callable[[float, float], bool] | None
-
-
 def claims() -> list[Claim]:
     """All of them; a rule of None: shown, not judged."""
-    no_loss = (f"the 95 % interval lies above −{MARGIN}", lambda low, _: low > -MARGIN)
-    same = (f"the 95 % interval lies within ±{MARGIN}", lambda low, high: low > -MARGIN and high < MARGIN)  # fmt: skip
-    shown = ("shown", None)
     found = []
     for share in SHARES:
         name = f"{share:.0%}"
         found += [
-            Claim("opposed", (f"joint {name}", f"alone {name}"), f"no loss against the small scenario alone, {name} of its events", *no_loss),
-            Claim("opposed", (f"joint {name}", f"gate = 1 {name}"), f"the gate does no harm, {name} of the events", *no_loss),
+            Claim("opposed", (f"joint {name}", f"alone {name}"), f"no loss against the small scenario alone, {name} of its events", no_loss(MARGIN)),
+            Claim("opposed", (f"joint {name}", f"gate = 1 {name}"), f"the gate does no harm, {name} of the events", no_loss(MARGIN)),
         ]  # fmt: skip
     for other in ("other gate 100%", "ranks by backbone 100%"):
-        found.append(Claim("opposed", (other, "joint 100%"), other.removesuffix(" 100%"), *shown))
+        found.append(Claim("opposed", (other, "joint 100%"), other.removesuffix(" 100%"), None))
     for more in (f"{MORE} × the passes", f"{MORE} × the users"):
-        found.append(Claim("opposed", (f"joint, {more}", f"alone, {more}"), f"against the small scenario alone, {more} on both sides", *shown))  # fmt: skip
-    found.append(Claim("alike", ("joint 100%", "alone 100%"), "against the small scenario alone, where scenarios agree", *shown))  # fmt: skip
-    found.append(Claim("blank", ("joint 100%", "gate = 1 100%"), "gate and no gate are equivalent where Q can learn nothing", *same))  # fmt: skip
+        found.append(Claim("opposed", (f"joint, {more}", f"alone, {more}"), f"against the small scenario alone, {more} on both sides", None))  # fmt: skip
+    found.append(Claim("alike", ("joint 100%", "alone 100%"), "against the small scenario alone, where scenarios agree", None))  # fmt: skip
+    found.append(Claim("blank", ("joint 100%", "gate = 1 100%"), "gate and no gate are equivalent where Q can learn nothing", same(MARGIN)))  # fmt: skip
     return found
 
 
-@dataclass(frozen=True)
-class Judged:
-    """A claim over the seeds."""
-
-    claim: Claim
-    row: ResultRow
-    holds: bool | None
-
-
-def judge(claim: Claim, found: dict[tuple[str, str], list[Measured]]) -> Judged:
-    """Student's interval over the seeds' differences."""
-    own, other = (found[claim.world, name] for name in claim.pair)
-    difference = np.array([a.small - b.small for a, b in zip(own, other, strict=True)])
-    n, mean = len(difference), float(difference.mean())
-    half = float(student.ppf(0.975, n - 1) * difference.std(ddof=1) / n**0.5)
-    low, high = mean - half, mean + half
-    row = ResultRow(
-        claim.pair[0], f"ndcg@{K}", mean, sum(m.n for m in own), low, high, group="small", paired_with=claim.pair[1],
-    )  # fmt: skip
-    return Judged(claim, row, None if claim.holds is None else claim.holds(low, high))
-
-
-def page(judged: Sequence[Judged], found: dict[tuple[str, str], list[Measured]], results: pl.DataFrame) -> str:  # fmt: skip
-    """The claims as one page."""
-    words = {None: "shown", True: "holds", False: "FAILS"}
-    rows = [
-        [j.claim.says, j.claim.world, " − ".join(j.claim.pair), j.row.value, j.row.ci_low, j.row.ci_high, j.row.n, j.claim.rule, words[j.holds]]
-        for j in judged
-    ]  # fmt: skip
-    table = plain_table("Claims", ["claim", "world", "pair", "difference", "low", "high", "n", "rule", "verdict"], rows)  # fmt: skip
+def models_table(found: dict[tuple[str, str], list[Measured]]) -> Table:
+    """Every model's means over the seeds."""
     values = [
         [world, name, *(float(np.mean([getattr(m, side) for m in own])) for side in ("small", "large")),
-         *(float(np.mean([m.monitors.get(name_, np.nan) for m in own])) for name_ in MONITORS)]
+         *(float(np.mean([m.monitors.get(monitor, np.nan) for m in own])) for monitor in MONITORS)]
         for (world, name), own in found.items()
     ]  # fmt: skip
-    every = plain_table(
+    return plain_table(
         "Every model, mean over the seeds", ["world", "model", "small", "large", *(m.replace("_", " ") for m in MONITORS)], values
-    )  # fmt: skip
-    first = results.row(0, named=True)
-    counted = [j for j in judged if j.holds is not None]
-    return render_page(
-        "Claims on RUIE",
-        f"{sum(bool(j.holds) for j in counted)} of {len(counted)} hold. "
-        + " ".join(f"{name}: {w.reason}." for name, w in WORLDS.items()),
-        [Section("Small scenario", "Differences in NDCG@10 on the small scenario's test events.", tables=[table]),
-         Section("What the gate did", _CAUSE, tables=[every])],
-        {"run id": first["run_id"], "code version": first["code_version"], "config hash": first["config_hash"], "command": "python claims/ruie.py"},
-        "world",
     )  # fmt: skip
 
 
@@ -276,30 +218,25 @@ def main() -> int:
         for (world, name, _, seed), measured in zip(jobs, pool.map(measure, jobs), strict=True):
             found.setdefault((world, name), []).append(measured)
             log.info("%s %s seed %d: %.4f", world, name, seed, measured.small)
-    judged = [judge(claim, found) for claim in claims()]
-    words = {None: "shown", True: "holds", False: "fails"}
-    for j in judged:
-        log.warning("%s %s: %s: %+.4f [%+.4f, %+.4f]", words[j.holds], j.claim.world, j.claim.says, j.row.value, j.row.ci_low, j.row.ci_high)  # fmt: skip
     for (world, name), own in found.items():
         means = {
             m: round(float(np.mean([o.monitors.get(m, np.nan) for o in own])), 3) for m in MONITORS
         }
         log.warning("%s %s: small %.4f, large %.4f, %s", world, name, np.mean([o.small for o in own]), np.mean([o.large for o in own]), means)  # fmt: skip
-    run_id = generate_timestamp()
-    version = Version(run_id, run_id)
-    common = {"system": "ruie", "source": "planted", "split": "last_events/test", "data_kind": "world", "experiment": "claims",
-              "config_hash": digest(MARGIN, list(SHARES), TRAINING.model_dump(mode="json"), MODELS.ruie.model_dump(mode="json"))}  # fmt: skip
-    frames = [
-        results_frame([j.row], **common, seed=given.seeds[0], cell=f"{j.claim.world} | {j.claim.says}: {words[j.holds]}")
-        for j in judged
-    ]  # fmt: skip
-    folder = given.data / "08_reporting"
-    stored = ResultsDataset(filepath=str(folder / "results" / "sample" / "claims_ruie"), version=version)  # fmt: skip
-    stored.save(pl.concat(frames))
-    report = folder / "report" / "claims_ruie.html"
-    ReportDataset(filepath=str(report), version=version).save(page(judged, found, stored.load()))
-    log.warning("report: %s", report)
-    return int(any(j.holds is False for j in judged))
+    judged = []
+    for claim in claims():
+        pair = [found[claim.world, name] for name in claim.pair]
+        own, other = ([m.small for m in measured] for measured in pair)
+        judged.append(judge(claim, own, other, metric=f"ndcg@{K}", n=sum(m.n for m in pair[0]), group="small"))  # fmt: skip
+    page = Page(
+        "claims_ruie", "Claims on RUIE", " ".join(f"{name}: {w.reason}." for name, w in WORLDS.items()),
+        ("Small scenario", "Differences in NDCG@10 on the small scenario's test events."),
+        [Section("What the gate did", _CAUSE, tables=[models_table(found)])], "python claims/ruie.py",
+    )  # fmt: skip
+    config_hash = digest(MARGIN, list(SHARES), TRAINING.model_dump(mode="json"), MODELS.ruie.model_dump(mode="json"))  # fmt: skip
+    return publish(
+        judged, page, given.data, system="ruie", seed=given.seeds[0], config_hash=config_hash, source="planted", split="last_events/test"
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,20 +1,17 @@
 """The page of all parameters: as the models and ``base`` have them now."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel, Field
+from support.docs_scripts import docs_script
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def maker():
-    spec = importlib.util.spec_from_file_location("p", ROOT / "docs/make_parameters.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return docs_script("make_parameters")
 
 
 def test_page_is_current(maker):

@@ -1,10 +1,10 @@
 """README's generated parts: what the script writes from given rows, and that the page holds what was written."""
 
-import importlib.util
 from pathlib import Path
 
 import polars as pl
 import pytest
+from support.docs_scripts import docs_script
 
 from reelrank.evaluation.results import ResultRow, results_frame
 
@@ -13,10 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def maker():
-    spec = importlib.util.spec_from_file_location("n", ROOT / "docs/make_numbers.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return docs_script("make_numbers")
 
 
 def rows(system, run_id, *, kind="sample", source="kuairand", reliable=True):

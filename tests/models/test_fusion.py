@@ -1,7 +1,7 @@
 import pytest
 import torch
 from pydantic import ValidationError
-from support.model_inputs import N_ITEMS, TINY, model_inputs
+from support.model_inputs import N_ITEMS, TINY, dirty_under_masks, model_inputs
 
 from reelrank.models.fusion import CrossModalFusion
 from reelrank.models.inputs import InputSpec
@@ -39,12 +39,7 @@ def test_an_item_without_any_modality_gets_the_bias_and_a_finite_gradient(fusion
 
 def test_content_under_the_mask_has_no_effect(fusion):
     tokens = model_inputs(absent=ABSENT).items
-    dirty = ItemTokens(
-        tuple(
-            ModalTokens(torch.where(m.mask.unsqueeze(-1), m.x, 50.0), m.mask, m.present)
-            for m in tokens.modalities
-        )
-    )
+    dirty = dirty_under_masks(tokens)
     clean, changed = fusion(tokens), fusion(dirty)
     assert torch.equal(clean.f, changed.f)
     assert torch.equal(clean.gate, changed.gate)

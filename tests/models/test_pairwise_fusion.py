@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from pydantic import ValidationError
-from support.model_inputs import N_ITEMS, TINY, model_inputs
+from support.model_inputs import N_ITEMS, TINY, dirty_under_masks, model_inputs
 
 from reelrank.models.fusion_layouts import fusion_network
 from reelrank.models.inputs import InputSpec
@@ -66,12 +66,7 @@ def test_what_an_absent_modality_holds_changes_nothing(fusion):
 
 def test_masked_tokens_of_a_present_modality_change_nothing(fusion):
     tokens = model_inputs(absent=ABSENT).items
-    dirty = ItemTokens(
-        tuple(
-            ModalTokens(torch.where(m.mask.unsqueeze(-1), m.x, 50.0), m.mask, m.present)
-            for m in tokens.modalities
-        )
-    )
+    dirty = dirty_under_masks(tokens)
     torch.testing.assert_close(fusion(dirty).f, fusion(tokens).f, rtol=0, atol=0)
 
 

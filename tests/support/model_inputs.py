@@ -8,7 +8,7 @@ import torch
 
 from reelrank.models.event_stream import EventStream
 from reelrank.models.inputs import ModelInputs
-from reelrank.models.item_tokens import ItemTokens
+from reelrank.models.item_tokens import ItemTokens, ModalTokens
 from reelrank.models.options import FusionOptions, TGNNOptions
 from reelrank.models.user_features import UserFeatures
 from reelrank.pipelines.mt_dqn.options import (
@@ -123,4 +123,14 @@ def with_feedback_changed_from(inputs, ts):
     names = ("message", "labels", "r_immediate", "reward", "value_return")
     return replace(
         inputs, stream=replace(stream, **{n: changed(getattr(stream, n)) for n in names})
+    )
+
+
+def dirty_under_masks(tokens):
+    """The same tokens with 50 wherever there is none."""
+    return ItemTokens(
+        tuple(
+            ModalTokens(torch.where(m.mask.unsqueeze(-1), m.x, 50.0), m.mask, m.present)
+            for m in tokens.modalities
+        )
     )

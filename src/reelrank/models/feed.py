@@ -5,11 +5,12 @@ Source: METHODS §4.1 to §4.3. Shapes: B decisions, C candidates, L rows of his
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reelrank.models.tensor_record import TensorRecord
 from reelrank.models.user_features import UserFeatures
@@ -125,6 +126,12 @@ class FeedPolicy(Protocol):
     def scores(self, batch: FeedBatch) -> Tensor:
         """(B, C) float32, higher is shown first; −inf at a pad."""
         ...
+
+
+def scores_of(policy: nn.Module, batch: FeedBatch) -> Tensor:
+    """:meth:`FeedPolicy.scores` of a policy that is a module: to type checkers a module's methods may be anything."""
+    scores: Callable[[FeedBatch], Tensor] = policy.scores  # type: ignore[assignment]
+    return scores(batch)
 
 
 def probabilities(scores: Tensor, temperature: float) -> Tensor:

@@ -191,6 +191,25 @@ class ModalFusion(nn.Module, ABC):
             raise RuntimeError("log_confidence needs the option fusion.confidence")
         return log_c_MK
 
+    def confidence_loss(self, tokens: ItemTokens, corrupted_MK: Tensor) -> Tensor:
+        """L_conf = Σ_m BCE(c_m, 1 − corrupted_m), mean over the items that have the modality.
+
+        Args:
+            tokens: of M items.
+            corrupted_MK: bool, which modality of which item is not to be trusted.
+
+        Raises:
+            RuntimeError: the fusion was built without ``confidence``.
+
+        Source: METHODS §3.5.
+        """
+        log_c_MK = self.log_confidence(tokens)
+        # log(1 − c) by way of log c, which is below 0 by rounding alone where c = 1
+        log_not_c_MK = torch.log(-torch.expm1(log_c_MK.clamp_max(-1e-7)))
+        present_MK = torch.stack([m.mask.any(1) for m in tokens.modalities], dim=1)
+        losses_MK = -torch.where(corrupted_MK, log_not_c_MK, log_c_MK) * present_MK
+        return (losses_MK.sum(0) / present_MK.sum(0).clamp_min(1)).sum()
+
     def _log_confidence(self, e_MTD: Tensor, tokens: ItemTokens) -> Tensor | None:
         if self.confidence is None:
             return None
@@ -255,7 +274,8 @@ class CrossModalFusion(ModalFusion):
         n_items_K = (n_queries_MK > 0).sum(0).clamp_min(1)
         layers = []
         for layer in self.layers:
-            q, k, _ = layer.project(e_MTD)  # type: ignore[operator]  # nn.ModuleList forgets its element type
+            assert isinstance(layer, _EncoderLayer)
+            q, k, _ = layer.project(e_MTD)
             logits = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
             mask = key_mask_MT[:, None, None, :]
             hidden = mask.dtype == torch.bool

@@ -152,7 +152,8 @@ class PairwiseFusion(ModalFusion):
         asks_PMT1 = mask_KMT[self.pair_target].unsqueeze(3)
         k, layers = len(e_KMTD), []
         for layer in self.pairs:
-            told = layer.heard(x_PMTD, source_PMTD, key_mask_PMT).norm(dim=-1)  # type: ignore[operator]  # nn.ModuleList forgets its element type
+            assert isinstance(layer, _AttentionLayers)
+            told = layer.heard(x_PMTD, source_PMTD, key_mask_PMT).norm(dim=-1)
             size_PMH = (told * asks_PMT1).sum(2) * trust_PM.unsqueeze(2)
             size_MHKK = size_PMH.new_zeros(*size_PMH.shape[1:], k, k)
             size_MHKK[:, :, self.pair_target, self.pair_source] = size_PMH.permute(1, 2, 0)

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from reelrank.models.feed import WATCH_TIME, FeedBatch, FeedPolicy
+from reelrank.models.feed import WATCH_TIME, FeedBatch, FeedPolicy, scores_of
 from reelrank.models.feed_environment import (
     COMMENT,
     FOLLOW,
@@ -56,8 +56,7 @@ class Served:
             history=batch.history[:, -self._history :],
             feedback=batch.feedback[:, -self._history :],
         ).to(self._device)
-        scores: Tensor = self._policy.scores(own)  # type: ignore[operator]  # a FeedPolicy
-        return scores / self._temperature
+        return scores_of(self._policy, own) / self._temperature
 
 
 def trained_arms(

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from reelrank.models.feed import FeedBatch, FeedInputs
+from reelrank.models.feed import FeedBatch, FeedInputs, scores_of
 from reelrank.models.feed_data import batch, trained_decisions
 from reelrank.models.feed_rewards import RewardScale
 from reelrank.models.feedback_simulator import shown
@@ -214,7 +214,7 @@ class Replay:
         if self.options.sampling == "hard":
             if policy is None:
                 raise ValueError("sampling: hard needs the policy that is learning")
-            scores: Tensor = policy.scores(batch(self.inputs, index, self.history))  # type: ignore[operator]  # a FeedPolicy
+            scores = scores_of(policy, batch(self.inputs, index, self.history))
             return scores.double().softmax(1).clamp_min(1e-9)
         return None
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from reelrank.evaluation.grouped import group_auc
 from reelrank.evaluation.regression import group_xauc
-from reelrank.models.feed import RESPONSES, WATCH_TIME, FeedInputs
+from reelrank.models.feed import RESPONSES, WATCH_TIME, FeedInputs, scores_of
 from reelrank.models.feed_data import batch
 from reelrank.pipelines.mmrf.run_options import PredictionOptions
 
@@ -34,8 +34,9 @@ def decision_scores(
     Raises:
         FloatingPointError: a score of a candidate is not finite.
     """
-    score: Callable[..., Tensor] = policy.scores  # type: ignore[assignment]  # a FeedPolicy
-    parts = [score(batch(inputs, part, history)).cpu() for part in torch.split(index, block)]
+    parts = [
+        scores_of(policy, batch(inputs, part, history)).cpu() for part in torch.split(index, block)
+    ]
     found = torch.cat(parts)
     candidates = inputs.decisions.candidates[index].cpu()
     if not bool(found[candidates >= 0].isfinite().all()):

@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from reelrank.evaluation.results import ResultRow
-from reelrank.models.feed import FeedBatch, FeedInputs
+from reelrank.models.feed import FeedBatch, FeedInputs, scores_of
 from reelrank.models.feed_data import batch, candidate_codes
 from reelrank.pipelines.mmrf.run_options import Program, ServingOptions
 from reelrank.pipelines.mmrf.scoring import TEST
@@ -45,8 +45,7 @@ class Scorer(nn.Module):
 
     def forward(self, *tensors: Tensor) -> Tensor:
         """Scores (B, C)."""
-        scores: Tensor = self.policy.scores(FeedBatch(*tensors))  # type: ignore[operator]  # a FeedPolicy
-        return scores
+        return scores_of(self.policy, FeedBatch(*tensors))
 
 
 def programs(
@@ -126,7 +125,9 @@ def serving_rows(
                 for metric, q in QUANTILES.items()
             ]  # fmt: skip
             if program != "eager":
-                error = max(float((score(r) - policy.scores(r)).abs().max()) for r in requests[:5])  # type: ignore[operator]
+                error = max(
+                    float((score(r) - scores_of(policy, r)).abs().max()) for r in requests[:5]
+                )
                 rows.append(ResultRow(name, "export_error", error, len(requests[:5]), weighting=program))  # fmt: skip
     return rows
 
@@ -153,7 +154,7 @@ def peak_bytes(policy: nn.Module, request: FeedBatch) -> int:
     """Most bytes that live at once beside weights and request while it is scored eagerly."""
     known = [*policy.parameters(), *policy.buffers(), *tensors_of(request)]
     with _PeakBytes(known) as counted:
-        policy.scores(request)  # type: ignore[operator]  # a FeedPolicy
+        scores_of(policy, request)
     return int(counted.peak)
 
 

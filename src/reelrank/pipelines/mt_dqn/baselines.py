@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from reelrank.models.behaviours import BEHAVIOURS
 from reelrank.models.event_stream import EventStream
 from reelrank.models.inputs import InputSpec, ModelInputs
+from reelrank.models.item_tokens import ItemTokens
 from reelrank.models.policy import Outputs, RankingModel
 from reelrank.models.registry import register
 from reelrank.models.tgnn import UserAttributes
@@ -23,6 +24,27 @@ from reelrank.pipelines.mt_dqn.options import (
     PopularityOptions,
     VanillaDQNOptions,
 )
+
+
+class Concatenation(nn.Sequential):
+    """f = MLP([z_v ‖ z_a ‖ z_t ‖ present]) of modalities that are averaged over their tokens.
+
+    Args:
+        token_dims: D_m of each modality.
+        d_f: width of f and of the hidden layer.
+        dropout: on the hidden layer.
+    """
+
+    def __init__(self, token_dims: tuple[int, ...], d_f: int, dropout: float) -> None:
+        width = sum(token_dims) + len(token_dims)
+        super().__init__(nn.Linear(width, d_f), nn.ReLU(), nn.Dropout(dropout), nn.Linear(d_f, d_f))
+
+    def forward(self, tokens: ItemTokens) -> Tensor:
+        """Vectors f (M, d_f) of M items."""
+        z = [m.x.sum(1) / m.mask.sum(1, keepdim=True).clamp_min(1) for m in tokens.modalities]
+        present = torch.stack([m.present for m in tokens.modalities], dim=1).float()
+        f: Tensor = super().forward(torch.cat([*z, present], dim=1))
+        return f
 
 
 @register("concat_modal", ConcatModalOptions)
@@ -38,13 +60,7 @@ class ConcatModal(RankingModel):
 
     def __init__(self, config: ConcatModalOptions, spec: InputSpec) -> None:
         super().__init__(config, spec)
-        width = sum(spec.token_dims) + len(spec.token_dims)
-        self.f = nn.Sequential(
-            nn.Linear(width, config.d_f),
-            nn.ReLU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(config.d_f, config.d_f),
-        )
+        self.f = Concatenation(spec.token_dims, config.d_f, config.dropout)
         self.attributes = UserAttributes(
             spec.user_cardinalities, config.attribute_dim, config.d_user
         )
@@ -60,11 +76,7 @@ class ConcatModal(RankingModel):
     def item_state(self, inputs: ModelInputs, items: Tensor, ts: Tensor) -> Tensor:
         """Vectors f of items (M,): (M, d_f); the time has no effect."""
         unique, inverse = torch.unique(items, return_inverse=True)
-        tokens = inputs.items.select(unique).modalities
-        z = [m.x.sum(1) / m.mask.sum(1, keepdim=True).clamp_min(1) for m in tokens]
-        present = torch.stack([m.present for m in tokens], dim=1).float()
-        f: Tensor = self.f(torch.cat([*z, present], dim=1))
-        return F.embedding(inverse, f)
+        return F.embedding(inverse, self.f(inputs.items.select(unique)))
 
     def head(self, user_state: Tensor, item_state: Tensor) -> Outputs:
         """Outputs for user states (B, Du) and item states (B or 1, C, Dv)."""

@@ -125,13 +125,8 @@ class MTDQN(RankingModel):
         """
         if self.config.corruption is None:
             raise RuntimeError("confidence_loss needs the option corruption")
-        tokens, hit_MK = corrupted(inputs.items.select(torch.unique(items)), self.config.corruption)
-        log_c_MK = self.fusion.log_confidence(tokens)
-        # log(1 − c) by way of log c, which is below 0 by rounding alone where c = 1
-        log_not_c_MK = torch.log(-torch.expm1(log_c_MK.clamp_max(-1e-7)))
-        present_MK = torch.stack([m.mask.any(1) for m in tokens.modalities], dim=1)
-        losses_MK = -torch.where(hit_MK, log_not_c_MK, log_c_MK) * present_MK
-        return (losses_MK.sum(0) / present_MK.sum(0).clamp_min(1)).sum()
+        own = inputs.items.select(torch.unique(items))
+        return self.fusion.confidence_loss(*corrupted(own, self.config.corruption))
 
     @property
     def learns_confidence(self) -> bool:
