@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-import torch
-
 Piece = TypeVar("Piece")
 Made = TypeVar("Made")
 
@@ -17,6 +15,8 @@ def side_by_side(work: Callable[[Piece], Made], pieces: Sequence[Piece]) -> list
 
     The number of torch's threads is what it was afterwards, also if ``work`` raises.
     """
+    import torch
+
     threads = torch.get_num_threads()
     if threads == 1 or len(pieces) < 2:
         return [work(piece) for piece in pieces]

@@ -14,7 +14,6 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from numba import njit
 
 from reelrank.draws import stream_key, uniform
@@ -112,6 +111,8 @@ def full_ranks(
 
     Source: METHODS §2 [S].
     """
+    import torch  # whoever reads metrics alone does not pay for it
+
     task = _Task.of(queries, items, target_query, target_item, competitors)
     higher, tied = np.zeros(task.row.size, np.int64), np.zeros(task.row.size, np.int64)
     score = _pair_scores(task.queries, task.items, task.target_start, task.target)

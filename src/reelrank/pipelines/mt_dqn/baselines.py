@@ -43,7 +43,9 @@ class Concatenation(nn.Sequential):
         """Vectors f (M, d_f) of M items."""
         z = [m.x.sum(1) / m.mask.sum(1, keepdim=True).clamp_min(1) for m in tokens.modalities]
         present = torch.stack([m.present for m in tokens.modalities], dim=1).float()
-        f: Tensor = super().forward(torch.cat([*z, present], dim=1))
+        f = torch.cat([*z, present], dim=1)
+        for layer in self:
+            f = layer(f)
         return f
 
 

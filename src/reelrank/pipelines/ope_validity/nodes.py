@@ -1,4 +1,4 @@
-"""Thin nodes of the validity studies; torch is imported where it is needed."""
+"""Thin nodes of the validity studies; torch is imported where π̂_b is fitted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import polars as pl
 from reelrank.buckets import BucketedTable
 from reelrank.evaluation.results import ResultRow, results_frame
 from reelrank.options import Options
-from reelrank.pipelines.ope_validity import matrix, random_log
+from reelrank.pipelines.ope_validity import matrix, random_log, rankings
 from reelrank.pipelines.ope_validity.options import (
     BanditOptions,
     MatrixOptions,
@@ -103,8 +103,6 @@ def study_rankings(
     options: RankingOptions,
 ) -> pl.DataFrame:
     """OP-09, OP-10 and OP-11 on the test part of the standard log."""
-    from reelrank.pipelines.ope_validity import rankings
-
     train, test = rankings.split_rows(_with_split(interactions, splits))
     studies = {
         "OP-09": rankings.op_09(train, test, items, options),
