@@ -15,7 +15,7 @@ def side_by_side(work: Callable[[Piece], Made], pieces: Sequence[Piece]) -> list
 
     The number of torch's threads is what it was afterwards, also if ``work`` raises.
     """
-    import torch
+    import torch  # noqa: PLC0415 (listing pipelines imports this module)
 
     threads = torch.get_num_threads()
     if threads == 1 or len(pieces) < 2:

@@ -111,7 +111,7 @@ def full_ranks(
 
     Source: METHODS §2 [S].
     """
-    import torch  # whoever reads metrics alone does not pay for it
+    import torch  # noqa: PLC0415 (whoever reads metrics alone does not pay for it)
 
     task = _Task.of(queries, items, target_query, target_item, competitors)
     higher, tied = np.zeros(task.row.size, np.int64), np.zeros(task.row.size, np.int64)
