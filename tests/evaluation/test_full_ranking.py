@@ -6,7 +6,13 @@ from scipy.stats import rankdata
 from sklearn.metrics import ndcg_score
 
 from reelrank.evaluation import full_ranking
-from reelrank.evaluation.full_ranking import Competitors, TargetRanks, full_ranks, sampled_ranks
+from reelrank.evaluation.full_ranking import (
+    Competitors,
+    TargetRanks,
+    full_ranks,
+    sampled_items,
+    sampled_ranks,
+)
 
 
 @pytest.fixture
@@ -229,3 +235,21 @@ def test_bad_input_names_the_row(change, message):
 def test_bad_draws(change, message):
     with pytest.raises(ValueError, match=message):
         sampled_ranks(QUERIES, ITEMS, [0], [1], **({"n": 2} | change))
+
+
+def test_drawn_items_are_those_of_the_sampled_ranks_and_a_longer_draw_goes_on():
+    rng = np.random.default_rng(3)
+    queries, items = rng.normal(size=(6, 4)), rng.normal(size=(60, 4))
+    target, key = rng.integers(0, 30, 6), np.array([9, 4, 8, 1, 0, 7])
+    rules = Competitors(available_from=np.arange(60), ts=np.array([59, 40, 35, 50, 59, 33]))
+    long = sampled_items(60, np.arange(6), target, rules, n=20, key=key)
+    short = sampled_items(60, np.arange(6), target, rules, n=8, key=key)
+    assert (long[:, :8] == short).all()
+    assert all(len({*row, t}) == 21 for row, t in zip(long.tolist(), target.tolist(), strict=True))
+    assert (long <= rules.ts[:, None]).all()
+    own = np.einsum("qd,qd->q", queries, items[target])
+    others = np.einsum("qd,qnd->qn", queries, items[short])
+    found = sampled_ranks(queries, items, np.arange(6), target, rules, n=8, key=key)
+    assert found.rank.tolist() == (1 + (others > own[:, None]).sum(1)).tolist()
+    with pytest.raises(ValueError, match="only 33 items can be drawn"):
+        sampled_items(60, np.arange(6), target, rules, n=34, key=key)

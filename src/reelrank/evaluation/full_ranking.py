@@ -177,8 +177,6 @@ def sampled_ranks(
     Source: METHODS §2 [S].
     """
     task = _Task.of(queries, items, target_query, target_item, competitors)
-    if n < 1:
-        raise ValueError(f"n must be ≥ 1, not {n}")
     weight = np.ones(len(task.items))
     if sampling == "popularity":
         if popularity is None:
@@ -187,22 +185,63 @@ def sampled_ranks(
         same_length(popularity=exposures, items=weight)
         require("popularity", exposures, exposures >= 0, "≥ 0")
         weight = exposures[task.item_order] ** POPULARITY_POWER
+    drawn = _drawn(task, weight, n, seed, key)
+    rank = _ranks_among(task.queries, task.items, task.target_start, task.target, drawn)
+    return task.ranks(f"{sampling}{n}", rank, task.row)
+
+
+def sampled_items(
+    n_items: int,
+    target_query: npt.ArrayLike,
+    target_item: npt.ArrayLike,
+    competitors: Competitors,
+    *,
+    n: int,
+    seed: int = 0,
+    key: npt.ArrayLike | None = None,
+) -> IntArray:
+    """What :func:`sampled_ranks` draws uniformly, (m, n) rows of items: for models without a vector that serves all of them.
+
+    The first items of a longer draw are those of a shorter one. Arguments and errors as :func:`sampled_ranks`.
+
+    Args:
+        n_items: I.
+        target_query: (m,).
+        target_item: (m,).
+        competitors: with ``ts``, which says how many queries there are.
+        n: items drawn for each target.
+        seed: of the draws.
+        key: names the targets' draws.
+    """
+    n_queries = np.asarray(competitors.ts).size
+    nothing = np.zeros((max(n_queries, n_items), 0), np.float32)
+    task = _Task.of(nothing[:n_queries], nothing[:n_items], target_query, target_item, competitors)
+    drawn = _drawn(task, np.ones(n_items), n, seed, key)
+    return task.item_order[drawn[np.argsort(task.row)]]
+
+
+def _drawn(
+    task: _Task, weight: FloatArray, n: int, seed: int, key: npt.ArrayLike | None
+) -> IntArray:
+    """(m, n) places of the items drawn for the task's targets."""
+    if n < 1:
+        raise ValueError(f"n must be ≥ 1, not {n}")
     stream = task.query * len(task.items) + task.item_order[task.target]
     if key is not None:
         given = np.asarray(key, np.int64)
         same_length(key=given, target_item=stream)
         stream = given[task.row]
-    rank = _sampled_ranks(
-        task.queries, task.items, task.n_available, task.target_start, task.target,
-        task.hidden_start, task.hidden, np.append(0.0, np.cumsum(weight)), stream, n, seed,
+    drawn, n_drawable = _draw(
+        task.n_available, task.target_start, task.target, task.hidden_start, task.hidden,
+        np.append(0.0, np.cumsum(weight)), stream, n, seed,
     )  # fmt: skip
-    if rank.size and rank.min() < 1:
-        first = np.argmax(rank < 1)
+    if n_drawable.size and n_drawable.min() < n:
+        first = np.argmax(n_drawable < n)
         raise ValueError(
-            f"target row {task.row[first]}: only {-int(rank[first])} items can be drawn for query {task.query[first]}, "
+            f"target row {task.row[first]}: only {n_drawable[first]} items can be drawn for query {task.query[first]}, "
             f"not {n}: choose a smaller n, or rank in full"
         )
-    return task.ranks(f"{sampling}{n}", rank, task.row)
+    return drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,9 +468,7 @@ def _count_tile(
 
 
 @njit(cache=True, nogil=True)
-def _sampled_ranks(
-    queries: Embeddings,
-    items: Embeddings,
+def _draw(
     n_available: IntArray,
     target_start: IntArray,
     target: IntArray,
@@ -441,34 +478,33 @@ def _sampled_ranks(
     stream: IntArray,
     n: int,
     seed: int,
-) -> FloatArray:
-    """Ranks (n,), or minus the number of items that could be drawn where that is below ``n``.
+) -> tuple[IntArray, IntArray]:
+    """Items (m, n) drawn for each target, and how many could be (m,): where that is below ``n``, none is.
 
-    ``cumulative`` (I + 1,) are summed weights of the draw, ``stream`` (n,) names each target's random numbers.
+    ``cumulative`` (I + 1,) are summed weights of the draw, ``stream`` (m,) names each target's random numbers.
     """
-    rank = np.empty(target.size)
-    taken = np.full(len(items), -1, np.int64)  # by the target of this number
-    drawable = np.zeros(len(items) + 1, np.int64)
-    for i in range(len(items)):
+    n_items = cumulative.size - 1
+    drawn = np.zeros((target.size, n), np.int64)
+    n_drawable = np.zeros(target.size, np.int64)
+    taken = np.full(n_items, -1, np.int64)  # by the target of this number
+    drawable = np.zeros(n_items + 1, np.int64)
+    for i in range(n_items):
         drawable[i + 1] = drawable[i] + (cumulative[i + 1] > cumulative[i])
-    for query in range(len(queries)):
+    for query in range(n_available.size):
         seen = hidden[hidden_start[query] : hidden_start[query + 1]]
         size = n_available[query]
         for j in range(target_start[query], target_start[query + 1]):
-            n_drawable = drawable[size]
+            n_drawable[j] = drawable[size]
             for item in seen:
                 taken[item] = j
-                n_drawable -= cumulative[item + 1] > cumulative[item]
+                n_drawable[j] -= cumulative[item + 1] > cumulative[item]
             taken[target[j]] = j
-            n_drawable -= cumulative[target[j] + 1] > cumulative[target[j]]
-            if n_drawable < n:
-                rank[j] = -n_drawable
+            n_drawable[j] -= cumulative[target[j] + 1] > cumulative[target[j]]
+            if n_drawable[j] < n:
                 continue
-            exact = _dot(queries[query], items[target[j]])
             key = stream_key(seed, stream[j])
-            rank[j] = 1.0
-            drawn = tries = 0
-            while drawn < n:
+            found = tries = 0
+            while found < n:
                 if tries < _PATIENCE * n:
                     point = uniform(key, tries) * cumulative[size]
                     item = np.searchsorted(cumulative, point, side="right") - 1
@@ -478,8 +514,26 @@ def _sampled_ranks(
                 else:
                     item = _draw_rest(uniform(key, tries), taken, j, cumulative, size)
                 tries += 1
-                drawn += 1
                 taken[item] = j
+                drawn[j, found] = item
+                found += 1
+    return drawn, n_drawable
+
+
+@njit(cache=True, nogil=True)
+def _ranks_among(
+    queries: Embeddings,
+    items: Embeddings,
+    target_start: IntArray,
+    target: IntArray,
+    drawn: IntArray,
+) -> FloatArray:
+    """Rank (m,) of each target among itself and its drawn items (m, n)."""
+    rank = np.ones(target.size)
+    for query in range(len(queries)):
+        for j in range(target_start[query], target_start[query + 1]):
+            exact = _dot(queries[query], items[target[j]])
+            for item in drawn[j]:
                 score = _dot(queries[query], items[item])
                 rank[j] += 1.0 if score > exact else 0.5 if score == exact else 0.0
     return rank

@@ -38,6 +38,7 @@ def ranked(ranks=(1.0, 2.0, 4.0, 30.0), scenario=(0, 1, 1, 1), like=(1, 0, 1, No
         {
             "row_id": range(n), "user_id": [i % 3 for i in range(n)], "scenario": scenario, "click": 1, "like": like,
             "follow": 0, "forward": None, "rank": ranks, "rank_sampled": [1.0] * n, "sampled": 99,
+            "rank_in_place": pl.Series([None] * n, dtype=pl.Float64), "in_place": 0,
         },
         schema_overrides={"rank": pl.Float64},
     )  # fmt: skip

@@ -60,15 +60,30 @@ def test_dins_places_are_those_of_its_scores_whatever_the_chunks():
     assert found.rank == pytest.approx(brute_force(pieces.numpy(), log.item[positions].tolist()))
 
 
-def test_din_beyond_its_limit_of_pairs_is_ranked_among_sampled_items_only():
+def test_din_beyond_its_limit_of_pairs_is_ranked_among_drawn_items_in_place_of_all():
+    """METHODS §5.6; the 5 items of the sampled ranking are the first of the 9 drawn."""
     log = sequences()
     model = build("din", log).eval()
     positions = target_positions(log, "test")
-    limited = OPTIONS.model_copy(update={"pair_limit": 10})
+    limited = OPTIONS.model_copy(update={"pair_limit": 10, "in_place": 9})
     found = rank_targets(model, log, positions, ALWAYS, limited)
     free = rank_targets(model, log, positions, ALWAYS, OPTIONS)
+    wide = rank_targets(model, log, positions, ALWAYS, OPTIONS.model_copy(update={"sampled": 9}))
     assert np.isnan(found.rank).all() and not np.isnan(free.rank).any()
-    assert (found.sampled == free.sampled).all()
+    assert (found.n_sampled, found.n_in_place, free.n_in_place) == (5, 9, 0)
+    assert (found.sampled == free.sampled).all() and (found.in_place == wide.sampled).all()
+    assert np.isnan(free.in_place).all()
+    alone = rank_targets(model, log, positions, ALWAYS, limited, sample=False)
+    assert (alone.in_place == found.in_place).all() and np.isnan(alone.sampled).all()
+
+
+def test_din_beyond_its_limit_scores_only_the_items_drawn(monkeypatch):
+    log = sequences()
+    model = build("din", log).eval()
+    positions = target_positions(log, "test")
+    monkeypatch.setattr(model, "scores_of_all", None)
+    limited = OPTIONS.model_copy(update={"pair_limit": 10, "in_place": 9})
+    assert not np.isnan(rank_targets(model, log, positions, ALWAYS, limited).in_place).any()
 
 
 def test_items_that_are_not_there_yet_do_not_compete():

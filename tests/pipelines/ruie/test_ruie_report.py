@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from reelrank.pipelines.ruie.report import standing_text
+from reelrank.pipelines.ruie.report import _calibration_figure, standing_text
 
 
 def row(variant, value, *, other=None, interval=(None, None), group="all", n=50, cell="main"):
@@ -39,3 +39,21 @@ def test_the_standing_is_read_from_the_intervals():
     assert "not to be told from RU-02 no gate." in studies
     without = standing_text(full, full, ["search", "feed"], "ndcg@10")
     assert "Studies" not in without
+
+
+def test_calibration_is_drawn_by_cell_and_scenario_in_the_order_of_the_bins():
+    rows = [
+        {"experiment": "RU-06", "cell": cell, "variant": "ruie", "metric": metric, "group": f"{label}, bin {k}",
+         "value": k / 20 + shift, "n": 10 + k}
+        for cell in ("linear", "gamma_0_9") for label in ("search", "feed") for k in range(1, 13)
+        for metric, shift in (("mean_p", 0.0), ("rate_of_scenario", 0.1))
+    ]  # fmt: skip
+    figure = _calibration_figure(pl.DataFrame(rows))
+    curves = [trace for trace in figure.data if trace.name == "RUIE"]
+    assert len(curves) == 4
+    assert list(curves[3].x) == [k / 20 for k in range(1, 13)]
+    assert list(curves[0].y) == [k / 20 + 0.1 for k in range(1, 13)]
+    axes = [axis.title.text for axis in figure.select_xaxes()]
+    assert axes[0] == "predicted P(linear, search)" and axes[3] == "predicted P(gamma 0 9, feed)"
+    none = _calibration_figure(pl.DataFrame(rows).clear())
+    assert not none.data

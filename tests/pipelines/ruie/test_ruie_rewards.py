@@ -122,8 +122,12 @@ def test_rows_of_a_perfect_q_and_a_perfect_p():
     assert value["spearman_q_return", "all"] == pytest.approx(1)
     assert value["spearman_q_return", "b"] == pytest.approx(1)
     assert value["ece_p", "a"] == value["brier_p", "b"] == 0
+    bins = {r.group: (r.n, r.value, value["rate_of_scenario", r.group]) for r in rows if r.metric == "mean_p"}  # fmt: skip
+    assert bins == {
+        "a, bin 1": (30, 0, 0), "a, bin 2": (30, 1, 1), "b, bin 1": (30, 0, 0), "b, bin 2": (30, 1, 1),
+    }  # fmt: skip
     constant = q_rows("ruie", frame.with_columns(q=pl.lit(1.0)), ["a", "b"], UserBootstrap(frame["user_id"], 50, 0))  # fmt: skip
-    assert {r.metric for r in constant} == {"ece_p", "brier_p"}
+    assert {r.metric for r in constant} == {"ece_p", "brier_p", "mean_p", "rate_of_scenario"}
 
 
 @pytest.mark.parametrize(("target", "lengths"), [("history_length", (1, 2)), ("future_length", (1, 0))])  # fmt: skip

@@ -19,6 +19,8 @@ from reelrank.models.sequence_options import BEHAVIOURS
 
 FloatArray = npt.NDArray[np.float64]
 METRICS: tuple[ListMetric, ...] = ("ndcg", "hr", "mrr")
+# places of ``ranking.ranked_frame`` and the number of items that they were drawn from
+PROTOCOLS: dict[str, str | None] = {"rank": None, "rank_sampled": "sampled", "rank_in_place": "in_place"}  # fmt: skip
 Forensic = Literal["correct", "tail slice", "reversed rank"]
 FORENSICS: tuple[Forensic, ...] = ("correct", "tail slice", "reversed rank")
 
@@ -54,7 +56,7 @@ def estimates(
         bootstrap: holds all users of ``ranked``.
     """
     found: Estimates = {}
-    for column in ("rank", "rank_sampled"):
+    for column in PROTOCOLS:
         own = ranked.filter(pl.col(column).is_not_null())
         if own.height:
             values = _values(own, column, cutoffs)
@@ -65,7 +67,8 @@ def estimates(
 
 def _values(ranked: pl.DataFrame, column: str, cutoffs: Sequence[int]) -> dict[str, FloatArray]:
     """Metric to its value for each row: every target is a list of its own."""
-    protocol = "full" if column == "rank" else f"uniform{ranked['sampled'][0]}"
+    n_drawn = PROTOCOLS[column]
+    protocol = "full" if n_drawn is None else f"uniform{ranked[n_drawn][0]}"
     places = TargetRanks(protocol, ranked[column].to_numpy(), np.arange(ranked.height))
     found = (places.per_list(metric, k) for metric in METRICS for k in cutoffs)
     return {name: value for name, _, value in found}

@@ -139,12 +139,10 @@ def validate(
 ) -> dict[str, float]:
     """NDCG@10 of val events, macro over their scenarios, then of each scenario.
 
-    DIN beyond its limit of pairs is judged by the sampled ranking.
+    DIN beyond its limit of pairs is judged by its places among the items drawn in place of all.
     """
     found = rank_targets(model, log, positions, available, ranking, sample=False)
-    rank = found.rank
-    if np.isnan(rank).all():
-        rank = rank_targets(model, log, positions, available, ranking).sampled
+    rank = found.in_place if np.isnan(found.rank).all() else found.rank
     scenario = log.scenario[positions].cpu().numpy()
     ranked = np.flatnonzero(~np.isnan(rank))
     value = ndcg_from_ranks(rank[ranked], ranked, 1, VALIDATION_K)[1]

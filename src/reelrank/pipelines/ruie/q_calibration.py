@@ -12,12 +12,13 @@ import polars as pl
 import torch
 from scipy.stats import rankdata
 
-from reelrank.evaluation.calibration import brier, ece
+from reelrank.evaluation.calibration import brier, ece, reliability_table
 from reelrank.evaluation.results import ResultRow
 from reelrank.evaluation.uncertainty import UserBootstrap
 from reelrank.models.sequence_data import Sequences, histories_before
 from reelrank.pipelines.ruie.fitting import SequenceTables, restore
 from reelrank.pipelines.ruie.model import N_NETWORKS, RUIE
+from reelrank.pipelines.ruie.run_options import OBSERVED, PREDICTED
 from reelrank.training.artifact import ModelCheckpoint
 from reelrank.training.options import DeviceName
 
@@ -78,9 +79,10 @@ def q_frame(
 def q_rows(
     variant: str, frame: pl.DataFrame, labels: Sequence[str], bootstrap: UserBootstrap
 ) -> list[ResultRow]:
-    """Spearman's ρ of Q and the realised return, and ECE and Brier score of p: over all events and by scenario.
+    """Spearman's ρ of Q and the realised return, and ECE, Brier score and reliability of p: over all events and by scenario.
 
-    p of a scenario is judged on every event, whatever followed; ρ by scenario on the events of that scenario.
+    p of a scenario is judged on every event, whatever followed; ρ by scenario on the events of that scenario. Reliability is
+    mean p and the scenario's rate in bins of equal mass, groups “search, bin 1” and so on.
     """
     rows = []
     users = frame["user_id"].to_numpy()
@@ -100,4 +102,10 @@ def q_rows(
         rows += [
             ResultRow(variant, name, v, frame.height, group=label) for name, v in values.items()
         ]
+        for number, bin_ in enumerate(reliability_table(happened, p).iter_rows(named=True), 1):
+            group = f"{label}, bin {number}"
+            rows += [
+                ResultRow(variant, PREDICTED, bin_["predicted"], bin_["n"], group=group),
+                ResultRow(variant, OBSERVED, bin_["observed"], bin_["n"], group=group),
+            ]
     return rows

@@ -14,7 +14,12 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from reelrank.evaluation.full_ranking import Competitors, full_ranks, sampled_ranks
+from reelrank.evaluation.full_ranking import (
+    Competitors,
+    full_ranks,
+    sampled_items,
+    sampled_ranks,
+)
 from reelrank.models.sequence_data import Sequences
 from reelrank.models.sequence_options import BEHAVIOURS
 from reelrank.pipelines.ruie.baselines import DinModel
@@ -37,11 +42,15 @@ class Ranked:
         rank: (n,) among all items available at the target's time, ties ½.
         sampled: (n,) among itself and ``n_sampled`` random ones of them.
         n_sampled: items drawn; fewer than asked for where fewer exist.
+        in_place: (n,) as ``sampled``, among more, where ``rank`` would have been too much to score.
+        n_in_place: items drawn for it.
     """
 
     rank: FloatArray
     sampled: FloatArray
     n_sampled: int
+    in_place: FloatArray
+    n_in_place: int
 
 
 def target_positions(log: Sequences, split: str) -> Tensor:
@@ -74,23 +83,58 @@ def rank_targets(
     item = log.item[positions].cpu().numpy()
     ts = log.ts_ms[positions].cpu().numpy()
     key = positions.cpu().numpy()
-    rank, sampled = np.full(len(item), np.nan), np.full(len(item), np.nan)
+    rank, sampled, in_place = (np.full(len(item), np.nan) for _ in range(3))
     chosen = np.flatnonzero(available[item] <= ts)
     if not chosen.size:
-        return Ranked(rank, sampled, 0)
-    fewest = int((available <= ts[chosen].min()).sum())
-    n_sampled = min(options.sampled, fewest - 1) if sample else 0
-    in_full = not isinstance(model, DinModel) or chosen.size * log.n_items <= options.pair_limit
+        return Ranked(rank, sampled, 0, in_place, 0)
+    fewest = int((available <= ts[chosen].min()).sum()) - 1
+    n_sampled = min(options.sampled, fewest) if sample else 0
+    if isinstance(model, DinModel) and chosen.size * log.n_items > options.pair_limit:
+        n_in_place = min(options.in_place, fewest)
+        n_drawn = max(n_sampled, n_in_place)
+        for start in range(0, len(chosen) if n_drawn else 0, options.block_rows):
+            rows = chosen[start : start + options.block_rows]
+            drawn = sampled_items(
+                log.n_items, np.arange(len(rows)), item[rows], Competitors(available_from=available, ts=ts[rows]),
+                n=n_drawn, seed=options.seed, key=key[rows],
+            )  # fmt: skip
+            scores = _pair_scores(
+                model, log, positions[_index(rows, positions)],
+                _index(np.column_stack([item[rows], drawn]), positions), options.block_pairs,
+            )  # fmt: skip
+            # the first items of a longer draw are those of a shorter one
+            in_place[rows] = _places(scores[:, : n_in_place + 1])
+            if n_sampled > 0:
+                sampled[rows] = _places(scores[:, : n_sampled + 1])
+        return Ranked(rank, sampled, n_sampled, in_place, n_in_place)
     for rows, queries, items in _blocks(model, log, positions, chosen, options):
         each = np.arange(len(rows))
         rules = Competitors(available_from=available, ts=ts[rows])
-        if in_full:
-            rank[rows] = full_ranks(queries, items, each, item[rows], rules).rank
+        rank[rows] = full_ranks(queries, items, each, item[rows], rules).rank
         if n_sampled > 0:
             sampled[rows] = sampled_ranks(
                 queries, items, each, item[rows], rules, n=n_sampled, seed=options.seed, key=key[rows]
             ).rank  # fmt: skip
-    return Ranked(rank, sampled, n_sampled)
+    return Ranked(rank, sampled, n_sampled, in_place, 0)
+
+
+def _pair_scores(
+    model: DinModel, log: Sequences, positions: Tensor, items: Tensor, block_pairs: int
+) -> Tensor:
+    """Scores of each position's own items (n, C) after its history, about ``block_pairs`` at a time."""
+    found = []
+    n_rows = max(1, block_pairs // items.shape[1])
+    for rows in torch.split(torch.arange(len(positions)), n_rows):
+        history = last_batch(log, positions[rows], model.spec.length).history
+        found.append(model.scores(history, items[rows]))
+    return torch.cat(found)
+
+
+def _places(scores: Tensor) -> FloatArray:
+    """Rank (n,) of the first of each row's scores (n, 1 + competitors), ties ½."""
+    own, others = scores[:, :1], scores[:, 1:]
+    rank: FloatArray = (1 + (others > own).sum(1) + 0.5 * (others == own).sum(1)).double().cpu().numpy()  # fmt: skip
+    return rank
 
 
 def _blocks(
@@ -170,7 +214,7 @@ def ranked_frame(
 
     Returns:
         row_id, user_id, scenario (code), split, click, like, follow, forward, history (events before), rank, rank_sampled (null =
-        not ranked), sampled (items drawn).
+        not ranked), sampled (items drawn), rank_in_place and in_place (likewise, for DIN beyond its limit of pairs).
     """
     parts = []
     for split in SPLITS[1:]:
@@ -184,6 +228,8 @@ def ranked_frame(
                 rank=pl.Series(found.rank).fill_nan(None),
                 rank_sampled=pl.Series(found.sampled).fill_nan(None),
                 sampled=pl.lit(found.n_sampled, pl.Int32),
+                rank_in_place=pl.Series(found.in_place).fill_nan(None),
+                in_place=pl.lit(found.n_in_place, pl.Int32),
             )
         )
     return pl.concat(parts)

@@ -13,12 +13,14 @@ from reelrank.models.sequence_options import BEHAVIOURS
 from reelrank.pipelines.ruie.evaluate import scenario_labels
 from reelrank.pipelines.ruie.run_options import (
     MAIN,
+    OBSERVED,
+    PREDICTED,
     PUBLISHED_K,
     TRAINED,
     EvaluationOptions,
     StudyOptions,
 )
-from reelrank.reports import figures
+from reelrank.reports import figures, panels
 from reelrank.reports.page import Cell, Fact, Section, Table, plain_table, render_page
 from reelrank.reports.result_tables import differences_table, results_table
 from reelrank.reports.theme import variant_label
@@ -30,6 +32,7 @@ FIGURES = (
     "differences",
     "forensics",
     "studies",
+    "calibration",
     "gate",
     "q",
     "dominance",
@@ -71,6 +74,7 @@ def draw(
             "What the released metric would have printed", "printed NDCG of RUIE's places",
         ),
         _study_figure(results, ndcg),
+        _calibration_figure(results),
         _curves(ruie, _gate_columns(ruie, labels), "Gate of RUIE"),
         _curves(ruie, _q_columns(ruie, labels), "Q of RUIE"),
         _curves(ruie, _dominance_columns(ruie, labels), "Scenario dominance of RUIE"),
@@ -92,6 +96,26 @@ def _study_figure(results: pl.DataFrame, ndcg: str) -> go.Figure:
     )
     return figures.cell_intervals(
         shown, "Studies", f"macro {ndcg.upper()} minus that of what it is compared with", zero=True
+    )
+
+
+def _calibration_figure(results: pl.DataFrame) -> go.Figure:
+    """Reliability of p, a panel for each cell of RU-06 and scenario, or a panel that says that it was not judged."""
+    rows = results.filter(pl.col("metric").is_in([PREDICTED, OBSERVED]))
+    if rows.is_empty():
+        return panels.nothing("RU-06 was not run")
+    of = pl.col("group").str.split(", bin ")
+    bins = rows.with_columns(
+        pl.concat_str(pl.col("cell").str.replace_all("_", " "), of.list.first(), separator=", ").alias("panel"),
+        bin=of.list.last().cast(pl.Int32),
+    )  # fmt: skip
+    table = bins.pivot("metric", index=["panel", "bin", "variant", "n"], values="value")
+    shown = table.sort("bin", maintain_order=True).rename(
+        {"panel": "group", PREDICTED: "predicted", OBSERVED: "observed"}
+    )
+    order = bins["panel"].unique(maintain_order=True)
+    return figures.reliability_curves(
+        pl.concat([shown.filter(group=panel) for panel in order], how="vertical")
     )
 
 
@@ -173,6 +197,8 @@ def write(
         Section("What the gate and Q did", _GATE, figures=[figure["gate"], figure["q"], figure["dominance"]]),
         Section("Ablations and other studies", _study_text(studies), figures=[figure["studies"]],
                 tables=[_study_table(results, ndcg), _monitor_table(results, labels)]),
+        Section("Is Q a return and p a probability? (RU-06)", _CALIBRATION, figures=[figure["calibration"]],
+                tables=[_calibration_table(results, labels)]),
         Section("Metric forensics (RU-10)", _FORENSICS, figures=[figure["forensics"]],
                 tables=[_forensics_table(results, evaluation.cutoffs)]),
         Section("The published row", _published_text(published), tables=[_published_table(full, published)]),
@@ -266,6 +292,10 @@ _GATE = (
     "each scenario of a batch, so that the mass of a scenario is its share of the events unless gate.normalise says otherwise. Gates that all lie at one clip, or a p that does not vary, say that the gate has collapsed. Scenario dominance: "
     "which scenario's events make up the gated loss."
 )
+_CALIBRATION = (
+    "Spearman's ρ of Q with the discounted reward that followed in the log (behind the last event nothing is known). The probability p of each scenario, over all test events "
+    "in 15 bins of equal size: what was predicted and how often the scenario followed."
+)
 _FORENSICS = (
     "The same places of the same model, by the right metric and by two wrong ones. “tail slice”: the released code takes the last K of "
     "the largest list, so that for every K but the largest the best items are not looked at. “reversed rank”: the right K, counted from the "
@@ -273,7 +303,8 @@ _FORENSICS = (
 )
 _SAMPLED = (
     "The event's item among itself and random items, as UniSAR does. Such numbers are no estimates of the full ones and may "
-    "order models otherwise; they are never compared with them."
+    "order models otherwise; they are never compared with them. Where DIN, which scores every pair by itself, would have more pairs than "
+    "ranking.pair_limit, it has no full ranking: it is placed among ranking.in_place items, shown here alone."
 )
 _LEARNING = "The training loss is each model's own. NDCG@10 of val events, macro over scenarios, chose the epoch; nothing but val decides when to stop."
 
@@ -339,6 +370,21 @@ def _study_table(results: pl.DataFrame, ndcg: str) -> Table:
         ["experiment", "cell", "model", "value", "difference", "from"],
         body,
     )
+
+
+def _calibration_table(results: pl.DataFrame, labels: Sequence[str]) -> Table:
+    """ρ of Q, and ECE and Brier score of p, of each cell of RU-06."""
+    rows = results.filter(experiment="RU-06")
+    value = {(r["cell"], r["metric"], r["group"]): r for r in rows.iter_rows(named=True)}
+    named = {"ece_p": "ECE of p", "brier_p": "Brier score of p"}
+    body: list[list[object]] = []
+    for cell in rows["cell"].unique(maintain_order=True):
+        for label in ("all", *labels):
+            rho = value.get((cell, "spearman_q_return", label))
+            own = (value.get((cell, metric, label)) for metric in named)
+            shown = [Cell("–", muted=True) if rho is None else _interval_cell(rho, "+")]
+            body.append([cell.replace("_", " "), label, *shown, *(_number(None if r is None else r["value"]) for r in own)])  # fmt: skip
+    return plain_table("Test events", ["cell", "scenario", "Spearman's ρ", *named.values()], body)
 
 
 def _monitor_table(results: pl.DataFrame, labels: Sequence[str]) -> Table:

@@ -26,6 +26,7 @@ MAIN = "ruie"
 TRAINED = (MAIN, "nextitnet", "sasrec", "gru4rec", "caser", "din", "pepnet", "star")
 VARIANTS = (*TRAINED, "popularity")
 PUBLISHED_K = (5, 10, 15, 20)
+PREDICTED, OBSERVED = "mean_p", "rate_of_scenario"  # metrics of a bin of RU-06
 VariantName = Literal["ruie", "nextitnet", "sasrec", "gru4rec", "caser", "din", "pepnet", "star"]
 
 
@@ -70,6 +71,11 @@ class RankingOptions(Options):
         2_000_000_000,
         ge=0,
         description="target × item pairs above which DIN is ranked among sampled items only [D: hours on a CPU]",
+    )
+    in_place: int = Field(
+        999,
+        ge=1,
+        description="items among which DIN is ranked in place of all above pair_limit [S: METHODS §5.6]",
     )
     sampled: int = Field(99, ge=1, description="items of the sampled ranking [R: UniSAR]")
     seed: int = Field(0, ge=0, description="of the sampled items")
