@@ -3,6 +3,7 @@
 import pytest
 import yaml
 from kedro.framework.project import pipelines, settings
+from kedro.io import DataCatalog
 from kedro.pipeline import Node, Pipeline
 from pydantic import ValidationError
 
@@ -40,6 +41,22 @@ def test_every_experiment_can_be_planned_and_no_job_stands_twice(registry, param
     for job in jobs:
         assert job.outputs, f"{job.name} makes no table of result rows"
         assert job.inputs
+
+
+def test_no_cell_loads_what_its_own_folder_would_have_to_hold(registry, parameters, project):
+    """A cell writes result rows below ``tables_root``; a stored table that lies there too would not be found."""
+    loader = settings.CONFIG_LOADER_CLASS(
+        conf_source=str(project / settings.CONF_SOURCE), env="base", runtime_params={"tables_root": "/cells/own"},
+        **settings.CONFIG_LOADER_ARGS,
+    )  # fmt: skip
+    catalog = DataCatalog.from_config(loader["catalog"])
+
+    def is_own(name):
+        return str(getattr(catalog.get(name), "_filepath", "")).startswith("/cells/own")
+
+    jobs = plan.make_jobs(registry, registry, parameters, pipelines)
+    assert all(is_own(name) for job in jobs for name in job.outputs)
+    assert not [(job.name, name) for job in jobs for name in job.inputs if is_own(name)]
 
 
 def test_every_cell_that_ruie_describes_is_run_once(registry, parameters):

@@ -27,7 +27,7 @@ def create_pipeline(
 ) -> Pipeline:
     """A trained teacher to smaller networks, what they cost, what they are worth, and a report.
 
-    Their predictions and ``study_quality`` come from MT-DQN's template (``mt_dqn.create_judging``), in the same namespace.
+    Their predictions and ``variant_quality`` come from MT-DQN's template (``mt_dqn.create_judging``), in the same namespace.
 
     Args:
         system: namespace, and block of parameters.
@@ -75,7 +75,7 @@ def create_pipeline(
             nodes.collect,
             {
                 **{n: n for n in ("latencies", "raw_manifest", "split_cuts")},
-                "quality": "study_quality",
+                "quality": "variant_quality",
                 "sizes": "module_sizes",
                 **origin,
             },
@@ -107,7 +107,7 @@ def create_pipeline(
         namespace=system,
         inputs={name: f"{source}.{name}" for name in SHARED}
         | {name: f"{teacher}.{name}" for name in ("events", f"{TEACHER}_model")}
-        | {"study_quality": f"{system}.study_quality"},
+        | {"variant_quality": f"{system}.variant_quality"},
         parameters={
             "params:command": f"params:{system}.command",
             "params:system": f"params:{system}",

@@ -21,7 +21,7 @@ def all_rows(quality: pl.DataFrame, latencies: pl.DataFrame, sizes: pl.DataFrame
     """Rows by (experiment, cell).
 
     Args:
-        quality: of ``study_quality``.
+        quality: of ``variant_quality``.
         latencies: ``latency.SCHEMA``.
         sizes: ``latency.SIZE_SCHEMA``.
     """

@@ -207,7 +207,7 @@ def create_pipeline(
 def create_judging(
     system: str, variants: Sequence[str], teacher: str = "mt_dqn", source: str = "kuairand"
 ) -> Pipeline:
-    """Another system's ``{variant}_model``, built on MT-DQN's inputs, judged as MT-DQN is and paired with it: ``study_quality``.
+    """Another system's ``{variant}_model``, built on MT-DQN's inputs, judged as MT-DQN is and paired with it: ``variant_quality``.
 
     Args:
         system: namespace of the models and of what is said of them; a block of parameters, too.
@@ -222,7 +222,7 @@ def create_judging(
         [
             *map(_predict, variants),
             _judge_against_truth(everyone),
-            _evaluate(everyone, "study_quality"),
+            _evaluate(everyone, "variant_quality"),
         ],
         namespace=system,
         inputs={name: f"{source}.{name}" for name in from_source}
