@@ -197,7 +197,7 @@ def test_without_a_graph_a_user_is_its_attributes_and_its_last_items():
 def test_the_default_model_has_the_parts_that_it_had():
     model, _ = built()
     names = {name.split(".")[1] for name, _ in model.named_parameters() if name.startswith("tgnn")}
-    assert names == {"user_base", "item_base", "feedback", "content", "time", "layers"}
+    assert names == {"user_base", "item_base", "norm", "feedback", "content", "time", "layers"}
     assert model.fusion.gate.weight.shape == (3, 24)
     assert model.heads.q.weight.shape == (1, 4)
 
