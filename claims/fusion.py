@@ -44,7 +44,7 @@ ROOT = Path(__file__).parents[1]
 MARGIN = 0.02  # NDCG@5 below which a difference counts as none
 K, LISTED = 5, 20
 N_TRAIN, N_TEST = 2_000, 2_000
-STEPS, BATCH, LR = 1_500, 128, 2e-3
+STEPS, BATCH, LR = 600, 128, 2e-3
 D_F = 32
 FUSION = FusionOptions(d_model=32, layers=2, heads=4, d_f=D_F, dropout=0.1)
 CORRUPTION = CorruptionOptions()
