@@ -52,6 +52,7 @@ MARGIN = 0.02  # NDCG@10 below which a difference counts as none
 SHARES = (0.01, 0.05, 0.1, 0.25, 1.0)
 USERS = 240
 MORE = 4  # times the passes, or the users: is a loss for want of steps or of events?
+FEW = 0.25  # of the small scenario's events: what more passes change where the loss is largest
 K = 10
 MODELS = RuieModels.model_validate(
     {
@@ -97,6 +98,10 @@ def cells() -> dict[str, dict[str, Trained]]:
     for name, cell in pair.items():
         found[f"{name}, {MORE} × the passes"] = Trained(cell, passes=MORE * TRAINING.epochs)
         found[f"{name}, {MORE} × the users"] = Trained(cell, users=MORE * USERS)
+        few = cell.model_copy(update={"scenario": SMALL, "share": FEW})
+        found[f"{name}, {MORE} × the passes, {FEW:.0%}"] = Trained(
+            few, passes=MORE * TRAINING.epochs
+        )
     return {
         "opposed": found,
         "alike": {f"{name} 100%": Trained(cell) for name, cell in pair.items()},
@@ -172,7 +177,7 @@ def claims() -> list[Claim]:
         ]  # fmt: skip
     for other in ("other gate 100%", "ranks by backbone 100%"):
         found.append(Claim("opposed", (other, "joint 100%"), other.removesuffix(" 100%"), None))
-    for more in (f"{MORE} × the passes", f"{MORE} × the users"):
+    for more in (f"{MORE} × the passes", f"{MORE} × the users", f"{MORE} × the passes, {FEW:.0%}"):
         found.append(Claim("opposed", (f"joint, {more}", f"alone, {more}"), f"against the small scenario alone, {more} on both sides", None))  # fmt: skip
     found.append(Claim("alike", ("joint 100%", "alone 100%"), "against the small scenario alone, where scenarios agree", None))  # fmt: skip
     found.append(Claim("blank", ("joint 100%", "gate = 1 100%"), "gate and no gate are equivalent where Q can learn nothing", same(MARGIN)))  # fmt: skip
@@ -194,7 +199,9 @@ def models_table(found: dict[tuple[str, str], list[Measured]]) -> Table:
 _CAUSE = (
     "The gate's mean is 1 within each scenario of a batch, so that a scenario's share of the gated loss is its share of the events, whatever Q "
     "says: the gate moves weight among a scenario's own events, from those whose scenario came as a surprise to those where it was expected. Where "
-    "the large scenario's share is near the upper clip's 1 − 1/10, its events all stand at the clip and weigh alike."
+    "the large scenario's share is near the upper clip's 1 − 1/10, its events all stand at the clip and weigh alike.\n\n"
+    "Whether a loss is interference between opposed tastes, or a model that has not yet learnt to tell the scenarios apart, shows in the pairs with "
+    "more passes or more users on both sides: interference would stay, want of training goes."
 )
 
 
