@@ -43,8 +43,10 @@ class Toy(nn.Module):
         return self.net(x).squeeze(-1)
 
 
-def toy_fit(work_dir, stop=lambda step: None, options=OPTIONS, identity=None):
-    """Train; ``stop(step)`` is called before each step and may end the run by any means."""
+def toy_fit(
+    work_dir, stop=lambda step: None, options=OPTIONS, identity=None, check=lambda: None
+):
+    """Train; ``stop(step)`` is called before each step and may end the run by any means, ``check()`` at each validation."""
     data = torch.Generator().manual_seed(1)
     x = torch.randn(N_ROWS, 4, generator=data)
     y = x.sum(1) + 0.1 * torch.randn(N_ROWS, generator=data)
@@ -64,6 +66,7 @@ def toy_fit(work_dir, stop=lambda step: None, options=OPTIONS, identity=None):
         return {"loss": fitted + 0.1 * pulled, "fitted": fitted}
 
     def validate_fn(model):
+        check()
         return {"score": -float(nn.functional.mse_loss(model(x), y))}
 
     result = fit(

@@ -64,7 +64,7 @@ class Confidence(nn.Module):
         q_MK5 = torch.stack(columns, dim=2)
         evidence = torch.cat([z_MKD, q_MK5], dim=2)
         logits = [network(evidence[:, k]) for k, network in enumerate(self.networks)]
-        return F.logsigmoid(torch.cat(logits, dim=1))
+        return F.logsigmoid(torch.cat(logits, dim=1).float())
 
 
 def _token_variance(own: ModalTokens) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 Floats = npt.NDArray[np.float32]
 Longs = npt.NDArray[np.int64]
+_PLAIN = (torch.float32, torch.bfloat16)
 
 
 class Neighbourhood(NamedTuple):
@@ -48,9 +49,10 @@ def attend(
         (R, H, C) and (R, H, T); 0 where a root has no neighbour.
     """
     tensors = (q_RHC, q_RHT, key_ED, value_ED, time_PT)
-    plain = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
+    # autocast may hand over bfloat16; double precision is for those who check gradients
+    plain = all(t.device.type == "cpu" and t.dtype in _PLAIN for t in tensors)
     if plain and not torch.compiler.is_compiling():
-        context: tuple[Tensor, Tensor] = _Attend.apply(*tensors, *near)  # type: ignore[no-untyped-call]
+        context: tuple[Tensor, Tensor] = _Attend.apply(*(t.float() for t in tensors), *near)  # type: ignore[no-untyped-call]
         return context
     return composed(*tensors, near)
 

@@ -172,10 +172,9 @@ class LastItems(GraphNetwork):
         history = memory[stream.item[position]] * mask.unsqueeze(-1)
         # the map is affine: of a user without history nothing but the bias is left
         mean = history.sum(1) / mask.sum(1, keepdim=True).clamp_min(1)
-        h = h.index_put(
-            (is_user,), self.user_base(inputs.users.codes[users]) + self.item_base(mean)
-        )
-        out: Tensor = self.norm(h.index_put((~is_user,), self.item_base(memory[items])))
+        own = self.user_base(inputs.users.codes[users]) + self.item_base(mean)
+        h = h.index_put((is_user,), own.to(h.dtype))
+        out: Tensor = self.norm(h.index_put((~is_user,), self.item_base(memory[items]).to(h.dtype)))
         return out
 
 

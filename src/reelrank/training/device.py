@@ -8,7 +8,7 @@ import random
 import numpy as np
 import torch
 
-from reelrank.training.options import DeviceName
+from reelrank.training.options import DeviceName, Precision
 
 
 def pick_device(name: DeviceName = "auto") -> torch.device:
@@ -27,6 +27,11 @@ def pick_device(name: DeviceName = "auto") -> torch.device:
         here = ", ".join(kind for kind, is_here in found.items() if is_here)
         raise ValueError(f"device '{name}' is not on this machine (found: {here}); use 'auto'")
     return torch.device(name)
+
+
+def products_in(precision: Precision, device: torch.device) -> torch.autocast:
+    """What a step runs under: matrix products with factors of ``precision``, or everything as it is stored."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def seed_everything(seed: int) -> None:

@@ -31,7 +31,7 @@ from reelrank.training.checkpoint import (
     under_prefix,
     with_prefix,
 )
-from reelrank.training.device import rng_state, seed_everything, set_rng_state
+from reelrank.training.device import products_in, rng_state, seed_everything, set_rng_state
 from reelrank.training.options import TrainOptions
 
 log = logging.getLogger(__name__)
@@ -221,12 +221,14 @@ def _train_epoch(
     for batch in _progress(run.batch, n_batches, f"epoch {run.epoch + 1}/{options.epochs}"):
         lr = cosine_lr(run.step, options.epochs * n_batches, options.lr, options.lr_min)
         chosen = rows[batch * options.batch_size : (batch + 1) * options.batch_size]
-        losses = step_fn(run.model, chosen, run.generator)
+        with products_in(options.precision, rows.device):
+            losses = step_fn(run.model, chosen, run.generator)
         _update(run, next(iter(losses.values())), lr, options.grad_clip)
         run.step += 1
         run.batch = batch + 1
         if run.companion is not None:
-            run.companion.after_step(run.model, run.step)
+            with products_in(options.precision, rows.device):
+                run.companion.after_step(run.model, run.step)
         for name, value in losses.items():
             run.sums[name] = _gathered(name, run.sums.get(name), value.detach())
         if run.step % options.checkpoint_every_steps == 0:

@@ -11,6 +11,7 @@ from pydantic import Field
 from reelrank.options import Options, digest
 
 DeviceName = Literal["auto", "cpu", "cuda"]
+Precision = Literal["float32", "bfloat16"]
 
 
 class TrainOptions(Options):
@@ -32,6 +33,10 @@ class TrainOptions(Options):
         500, ge=1, description="steps between checkpoints of an unfinished run [D]"
     )
     device: DeviceName = Field("auto", description="auto: CUDA, else CPU")
+    precision: Precision = Field(
+        "float32",
+        description="bfloat16: matrix products of a step with factors of half the bits; weights, sums, losses and whatever is evaluated stay float32 [D]",
+    )
 
     def run_folder(self, work_dir: Path, identity: Mapping[str, object]) -> Path:
         """Where an unfinished run keeps its state: what changes the result changes the folder."""

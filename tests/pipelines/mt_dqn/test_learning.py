@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 import torch
 from support.toy_log import (
+    CONFIGS,
     HOUR,
     T0,
     same,
@@ -16,9 +17,11 @@ from support.toy_log import (
 )
 from torch import nn
 
+from reelrank.models.follow_graph import FollowGraph
 from reelrank.models.inputs import InputSpec
 from reelrank.models.negatives import NegativeSampler
 from reelrank.models.policy import Outputs, RankingModel
+from reelrank.models.registry import build
 from reelrank.pipelines.mt_dqn import learning
 from reelrank.pipelines.mt_dqn.learning import (
     LearningContext,
@@ -32,6 +35,7 @@ from reelrank.pipelines.mt_dqn.lists import build_lists
 from reelrank.pipelines.mt_dqn.losses import behaviour_losses, best_next, td_target
 from reelrank.pipelines.mt_dqn.options import LearningOptions, ListOptions
 from reelrank.pipelines.mt_dqn.validation import failure_warnings
+from reelrank.training.device import products_in, seed_everything
 from reelrank.training.options import TrainOptions
 
 TRAINED = ("mt_dqn", "concat_modal", "vanilla_dqn")
@@ -293,6 +297,50 @@ def test_the_whole_loss_reaches_every_part_of_the_model(name):
     assert all(p.grad is None for p in context.target.parameters())
     assert ("dqn" in losses) == (name != "concat_modal")
     assert ("link" in losses) == (name == "mt_dqn")
+
+
+MT_DQN_KINDS = {
+    "window": {},
+    "last items": {"tgnn": {"kind": "last_items"}},
+    "PyG's memory": {"tgnn": {"kind": "pyg_tgn"}},
+    "a stack for each pair": {"fusion": {"layout": "mult"}},
+    "confidence": {"fusion": {"confidence": {}}, "corruption": {}},
+    "who follows whom": {"tgnn": {"social": {"hops": 1}}},
+}
+
+
+def step_in(precision, changes):
+    """Losses and gradient of one step of MT-DQN without dropout, its products in a precision."""
+    events = toy_events()
+    follows = FollowGraph(torch.arange(9).clamp_max(8), (torch.arange(8) + 1) % 8)
+    inputs = replace(toy_inputs(events), follows=follows)
+    own = CONFIGS["mt_dqn"].model_dump(mode="json")
+    for part, change in changes.items():
+        own[part] = {**(own[part] or {}), **change}
+    for part in ("fusion", "tgnn"):
+        own[part]["dropout"] = 0.0
+    seed_everything(0)
+    model = build("mt_dqn", own, InputSpec.of(inputs), RankingModel)
+    model.refresh(inputs)
+    options = LearningOptions(negatives=3, link_weight=0.1)
+    target = TargetNetwork(model, options, inputs)
+    context = LearningContext(target, inputs, toy_sampler(events), options)
+    rows = torch.nonzero(inputs.stream.trained_rows()).squeeze(1)[-20:]
+    with products_in(precision, inputs.device):
+        losses = dqn_step(model.train(), rows, torch.Generator().manual_seed(0), context)
+    losses["loss"].backward()
+    assert all(loss.dtype == torch.float32 for loss in losses.values())
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    return torch.stack([*losses.values()]).detach(), gradient
+
+
+@pytest.mark.parametrize("changes", MT_DQN_KINDS.values(), ids=MT_DQN_KINDS)
+def test_a_step_in_bfloat16_differs_by_rounding(changes):
+    (losses, gradient), (exact, exact_gradient) = (step_in(p, changes) for p in ("bfloat16", "float32"))
+    assert not torch.equal(losses, exact)
+    torch.testing.assert_close(losses, exact, rtol=0.03, atol=0.01)
+    assert torch.cosine_similarity(gradient, exact_gradient, dim=0) > 0.99
 
 
 TRAIN = TrainOptions(epochs=2, batch_size=40, lr=0.01, checkpoint_every_steps=1, device="cpu")

@@ -73,15 +73,17 @@ class CandidateHeads(nn.Module):
             )
         )
         trunk = self.trunk(state)
-        logits = self.behaviours(trunk)
+        # float(): losses and sums keep their bits where products were made with fewer
+        logits = self.behaviours(trunk).float()
         if self.q is None:
-            q = (torch.sigmoid(logits) @ logits.new_tensor(self.behaviour_weights)).unsqueeze(-1)
+            weights = logits.new_tensor(self.behaviour_weights)
+            q = (torch.sigmoid(logits) * weights).sum(-1, keepdim=True)
         else:
-            q = self.q(trunk)
+            q = self.q(trunk).float()
         # METHODS §3.9: judged beside Q̂, so it may not shape what Q̂ learns
-        value = self.value(state.detach()).squeeze(-1)
+        value = self.value(state.detach()).squeeze(-1).float()
         # judged only (METHODS §3.9): MT-DQN's loss has no term for it
-        reward = self.reward(trunk.detach()).squeeze(-1)
+        reward = self.reward(trunk.detach()).squeeze(-1).float()
         if q.shape[-1] == 1:
             return Outputs(q.squeeze(-1), logits, value, reward)
         return ActionOutputs(q.amax(-1), logits, value, reward, q)

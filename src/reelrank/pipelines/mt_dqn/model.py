@@ -113,7 +113,7 @@ class MTDQN(RankingModel):
         if self.link is None:
             raise RuntimeError("link_logits needs the option link_head: true")
         logits: Tensor = self.link(torch.cat([h_u, h_v], dim=-1)).squeeze(-1)
-        return logits
+        return logits.float()
 
     def confidence_loss(self, inputs: ModelInputs, items: Tensor) -> Tensor:
         """L_conf = Σ_m BCE(c_m, 1 − corrupted_m) of items (B,), corrupted anew; mean over those that have the modality.
