@@ -43,9 +43,7 @@ class Toy(nn.Module):
         return self.net(x).squeeze(-1)
 
 
-def toy_fit(
-    work_dir, stop=lambda step: None, options=OPTIONS, identity=None, check=lambda: None
-):
+def toy_fit(work_dir, stop=lambda step: None, options=OPTIONS, identity=None, check=lambda: None):
     """Train; ``stop(step)`` is called before each step and may end the run by any means, ``check()`` at each validation."""
     data = torch.Generator().manual_seed(1)
     x = torch.randn(N_ROWS, 4, generator=data)

@@ -207,6 +207,8 @@ def test_a_step_runs_in_the_precision_that_was_asked_for_and_validation_does_not
         seen.append((place, torch.is_autocast_enabled("cpu")))
 
     options = OPTIONS.model_copy(update={"precision": "bfloat16", "epochs": 1})
-    result, _ = toy_fit(tmp_path, lambda step: note("step"), options, check=lambda: note("validation"))
+    result, _ = toy_fit(
+        tmp_path, lambda step: note("step"), options, check=lambda: note("validation")
+    )
     assert set(seen) == {("step", True), ("validation", False)}
     assert all(t.dtype == torch.float32 for t in result.last.values())

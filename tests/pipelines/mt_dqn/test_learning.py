@@ -337,7 +337,9 @@ def step_in(precision, changes):
 
 @pytest.mark.parametrize("changes", MT_DQN_KINDS.values(), ids=MT_DQN_KINDS)
 def test_a_step_in_bfloat16_differs_by_rounding(changes):
-    (losses, gradient), (exact, exact_gradient) = (step_in(p, changes) for p in ("bfloat16", "float32"))
+    (losses, gradient), (exact, exact_gradient) = (
+        step_in(p, changes) for p in ("bfloat16", "float32")
+    )
     assert not torch.equal(losses, exact)
     torch.testing.assert_close(losses, exact, rtol=0.03, atol=0.01)
     assert torch.cosine_similarity(gradient, exact_gradient, dim=0) > 0.99

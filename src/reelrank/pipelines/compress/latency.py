@@ -172,7 +172,7 @@ def sizes(variant: str, server: Server, events: Tensor) -> pl.DataFrame:
     for module, call in calls.items():
         part = plain(server.model).get_submodule("tgnn" if module == "graph" else module)
         tensors = [*part.parameters(), *part.buffers()]
-        with FlopCounterMode(display=False, custom_mapping=_flops()) as counter:
+        with FlopCounterMode(display=False, custom_mapping=counted_on_cpu()) as counter:
             call()
         found.append(
             (
@@ -228,17 +228,23 @@ def _rows(inputs: ModelInputs, events: Tensor) -> Rows:
     return Rows(stream.user[events], stream.item[events], stream.ts_ms[events])
 
 
-def _flops() -> dict[Any, Any]:
-    """Operations that torch's counter does not know on a CPU."""
+def counted_on_cpu() -> dict[Any, Any]:
+    """Operations that torch's counter of multiplications and additions does not know on a CPU, for its ``custom_mapping``."""
 
     def attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:  # noqa: ANN401
         b, h, t, d = query
         return 2 * int(b * h * t * key[2] * (d + value[3]))
+
+    def attention_backward(_: Any, query: Any, key: Any, value: Any, *__: Any, **___: Any) -> int:  # noqa: ANN401
+        # the scores again, then a product for each of the gradients of v, of the weights, of q and of k
+        b, h, t, d = query
+        return 2 * int(b * h * t * key[2] * (3 * d + 2 * value[3]))
 
     def int8(x: Any, *_: Any, out_shape: Any, **__: Any) -> int:  # noqa: ANN401
         return 2 * int(np.prod(x)) * int(out_shape[-1])
 
     return {
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention,
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward,
         torch.ops.onednn.qlinear_pointwise: int8,
     }
