@@ -29,6 +29,7 @@ from reelrank.pipelines.mt_dqn.learning import (
     dqn_step,
     draw_candidates,
     learn,
+    levels_of,
     supervised_step,
 )
 from reelrank.pipelines.mt_dqn.lists import build_lists
@@ -432,3 +433,40 @@ def test_the_history_carries_the_monitors(tmp_path):
     history = toy_learn("mt_dqn", tmp_path).history
     assert {"train_q_abs_max", "val_gate_entropy", "val_attention_entropy"} <= set(history.columns)
     assert history["val_gate_entropy"].is_between(0, 1.0001).all()
+
+
+def test_heads_begin_at_the_means_of_what_is_trained_on(tmp_path, monkeypatch):
+    begun = []
+    monkeypatch.setattr(
+        learning, "fit", lambda model, rows, **kwargs: begun.append((model, kwargs))
+    )
+    events = toy_events()
+    toy_learn("mt_dqn", tmp_path, events)
+    toy_learn("vanilla_dqn", tmp_path, events)
+    rows = events.filter(pl.col("split") == "train", pl.col("is_rand") == 0)
+    known = rows.filter(pl.col("return").is_not_nan(), pl.col("return").is_not_null())
+    mean = {name: known[name].mean() for name in ("return", "reward")}
+    (model, kwargs), _ = begun
+    heads = model.heads
+    assert heads.value[-1].bias.item() == pytest.approx(mean["return"], rel=1e-5)
+    assert heads.q.bias.item() == pytest.approx(mean["return"], rel=1e-5)
+    assert heads.reward.bias.item() == pytest.approx(rows["r_immediate"].mean(), rel=1e-5)
+    assert torch.sigmoid(heads.behaviours.bias[1]).item() == pytest.approx(
+        rows["like"].mean(), rel=1e-5
+    )
+    # the target starts as the model does
+    assert same(kwargs["companion"].copy.heads.state_dict(), heads.state_dict())
+
+
+def test_q_of_the_immediate_reward_begins_at_its_mean_over_as_many_steps():
+    events = toy_events()
+    stream = toy_inputs(events).stream
+    rows = events.filter(pl.col("split") == "train", pl.col("is_rand") == 0)
+    known = rows.filter(pl.col("return").is_not_nan(), pl.col("return").is_not_null())
+    steps = known["return"].mean() / known["reward"].mean()
+    assert 1 < steps < 20
+    own = levels_of(stream, LearningOptions(reward="immediate"))
+    assert own.q == pytest.approx(steps * rows["r_immediate"].mean(), rel=1e-5)
+    # not one return is known
+    empty = replace(stream, value_return=torch.full_like(stream.value_return, math.nan))
+    assert levels_of(empty, LearningOptions()).q == 0.0

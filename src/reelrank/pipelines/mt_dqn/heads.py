@@ -23,6 +23,23 @@ class ActionOutputs(Outputs):
     q_actions: Tensor
 
 
+@dataclass(frozen=True)
+class Levels:
+    """What is foretold of a row of which nothing is known.
+
+    Attributes:
+        q: mean discounted return of what Q learns.
+        behaviours: (3,) rates of watch, like, share; NaN = not logged.
+        value: mean discounted return.
+        reward: mean immediate reward.
+    """
+
+    q: float
+    behaviours: Tensor
+    value: float
+    reward: float
+
+
 class CandidateHeads(nn.Module):
     """s = LayerNorm([user ‖ item]); Q and behaviours on a trunk; immediate reward and on-policy value are judged only: detached.
 
@@ -87,3 +104,14 @@ class CandidateHeads(nn.Module):
         if q.shape[-1] == 1:
             return Outputs(q.squeeze(-1), logits, value, reward)
         return ActionOutputs(q.amax(-1), logits, value, reward, q)
+
+    @torch.no_grad()
+    def start_at(self, levels: Levels) -> None:
+        """Begin at the means: Huber's steps are short, and as long as Q climbs to its level it does not tell candidates apart."""
+        rates = torch.logit(levels.behaviours, eps=1e-4).nan_to_num(0.0)
+        self.behaviours.bias.copy_(rates)
+        last = self.value[-1]
+        assert isinstance(last, nn.Linear)
+        for head, level in ((self.reward, levels.reward), (last, levels.value), (self.q, levels.q)):
+            if head is not None:
+                head.bias.fill_(level)

@@ -18,10 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reelrank.models.behaviours import BEHAVIOURS
+from reelrank.models.event_stream import EventStream
 from reelrank.models.inputs import ModelInputs
 from reelrank.models.negatives import NegativeSampler
 from reelrank.models.policy import Outputs, RankingModel
-from reelrank.pipelines.mt_dqn.heads import ActionOutputs
+from reelrank.pipelines.mt_dqn.heads import ActionOutputs, CandidateHeads, Levels
 from reelrank.pipelines.mt_dqn.lists import ListBatch
 from reelrank.pipelines.mt_dqn.losses import behaviour_losses, best_next, masked_mean, td_target
 from reelrank.pipelines.mt_dqn.model import MTDQN
@@ -197,6 +198,9 @@ def learn(
             "no val list with two items and both relevance levels: more days or users are needed to train"
         )
     model.refresh(inputs)
+    for module in model.modules():
+        if isinstance(module, CandidateHeads):
+            module.start_at(levels_of(inputs.stream, learning))
     target = TargetNetwork(model, learning, inputs)
     lists = ListBatch.from_rows(val_lists, inputs.device)
     context = LearningContext(target, inputs, sampler, learning)
@@ -220,6 +224,21 @@ def learn(
         identity={**identity, "learning": learning.model_dump(mode="json")},
         companion=target,
         on_epoch=warn,
+    )
+
+
+def levels_of(stream: EventStream, learning: LearningOptions) -> Levels:
+    """Means of train rows (L2); Q's is the mean of its reward over as many discounted steps as are in a logged return."""
+    rows = torch.nonzero(stream.trained_rows()).squeeze(1)
+    immediate, composite = (r.nanmean() for r in (stream.r_immediate[rows], stream.td_reward(rows)))
+    value = stream.value_return[rows].nanmean()
+    steps = (value / composite).clamp(1.0, 1 / (1 - learning.gamma))
+    learnt = composite if learning.reward == "composite" else immediate
+    return Levels(
+        q=float((steps * learnt).nan_to_num(0.0)),
+        behaviours=stream.labels[rows].nanmean(0),
+        value=float(value.nan_to_num(0.0)),
+        reward=float(immediate.nan_to_num(0.0)),
     )
 
 
