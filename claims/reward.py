@@ -36,14 +36,15 @@ ROOT = Path(__file__).parents[1]
 MARGIN = 0.02  # chance of coming back below which a difference counts as none
 WITH, WITHOUT = "λ1 = 1", "λ1 = 0"
 NAMES = {"own": WITH, "gamma_0_95_retention_0_0_interest_0_0": WITHOUT}
+# sessions so short that a single video matters for whether somebody comes back
+LOG: dict[str, Any] = {"session_rows": 2.0, "request_rows": 2.0, "feedback_rate": 10.0}
 WORLDS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "aligned": ("users come back for what the immediate reward counts", {}, {}),
     "apart": (
         "the immediate reward counts watch time alone, users come back for what they like, follow and forward",
         {
-            "feedback_rate": 10.0,
             "reward": {"watch_ratio": 0.0, "like": 1.0, "follow": 1.0, "comment": 0.0, "forward": 1.0, "hate": -1.0},
-            "return_rule": {"intercept": -2.0, "slope": 8.0},
+            "return_rule": {"intercept": -2.5, "slope": 12.0},
         },
         {"weights": {"watch": 0.5, "like": 0.0, "forward": 0.0, "follow": 0.0, "comment": 0.0, "hate": 0.0}},
     ),
@@ -59,9 +60,10 @@ def measure(job: tuple[str, int, Path]) -> dict[tuple[str, str], float]:
     with tempfile.TemporaryDirectory(dir=data) as scratch:
         runtime = {
             "data_root": scratch,
-            "worlds": {"kuairand": {**planted, "seed": seed}},
+            "worlds": {"kuairand": {**LOG, **planted, "seed": seed}},
             "mt_dqn": {
                 "reward": {**reward, "lambda_retention": 1.0, "lambda_interest": 0.0},
+                "learning": {"r_max": 3.0},  # 2 + λ1
                 "training": {"seed": seed},
                 "studies": {"run": ["MT-13.own", f"MT-10.{cell}"]},
             },
@@ -146,7 +148,7 @@ def main() -> int:
     )  # fmt: skip
     return publish(
         judged, page, given.data, system="mt_dqn", seed=given.seeds[0], source="kuairand", split="kuairand_time/test",
-        config_hash=digest(MARGIN, {name: own for name, (_, *own) in WORLDS.items()}),
+        config_hash=digest(MARGIN, LOG, {name: own for name, (_, *own) in WORLDS.items()}),
     )  # fmt: skip
 
 

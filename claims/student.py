@@ -88,8 +88,8 @@ def learnt(
     tables = [catalog[name].load() for name in TABLES]
 
     def training(block: str, changes: Mapping[str, Any]) -> TrainOptions:
-        own = catalog[f"params:{block}.training"].load()
-        return TrainOptions.model_validate({**own, **changes, "seed": seed})
+        own = TrainOptions.model_validate(catalog[f"params:{block}.training"].load())
+        return own.model_copy(update={**changes, "seed": seed})
 
     teacher, teacher_history = fitting.train(
         "mt_dqn",
