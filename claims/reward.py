@@ -1,8 +1,8 @@
 """Does a term for retention bring users back, and are the cells found in which a reward is chased and users are not? ``make claims``.
 
 MT-DQN of ``base`` on two KuaiRand worlds: in one, users come back for what the immediate reward counts; in the other the immediate reward counts watch time
-alone while users come back for what they like, follow and forward, so that only r_retention tells of it. Each is learnt with λ1 = 1 and λ1 = 0
-(λ2 = 0). Judged by the true chance of coming back after the five videos that a policy would show. World and first weights change with the seed;
+alone while users come back for what they like, follow and forward, so that only r_retention tells of it. Each is learnt with λ1 = 1, with λ1 = 0
+(λ2 = 0 in both), and with λ2 = 1 (λ1 = 0). Judged by the true chance of coming back after the five videos that a policy would show. World and first weights change with the seed;
 intervals are Student's over the seeds' paired differences. Rows are stored like any results (experiment ``claims``); a claim that fails is shown as
 such, and the exit status is 1.
 """
@@ -34,8 +34,11 @@ from reelrank.options import digest
 log = logging.getLogger("reelrank.claims")
 ROOT = Path(__file__).parents[1]
 MARGIN = 0.02  # chance of coming back below which a difference counts as none
-WITH, WITHOUT = "λ1 = 1", "λ1 = 0"
-NAMES = {"own": WITH, "gamma_0_95_retention_0_0_interest_0_0": WITHOUT}
+WITH, WITHOUT, CHASED = "λ1 = 1", "λ1 = 0", "λ2 = 1"
+CELLS = {
+    "gamma_0_95_retention_0_0_interest_0_0": WITHOUT,
+    "gamma_0_95_retention_0_0_interest_1_0": CHASED,
+}
 # sessions so short that a single video matters for whether somebody comes back
 LOG: dict[str, Any] = {"session_rows": 2.0, "request_rows": 2.0, "feedback_rate": 10.0}
 WORLDS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
@@ -52,11 +55,10 @@ WORLDS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 
 
 def measure(job: tuple[str, int, Path]) -> dict[tuple[str, str], float]:
-    """What each policy's lists bring, by the truth: ``true_return@5``, ``true_long_view@5``; ``proxy_reward@5`` by what λ1 = 0 learnt, and whether that is hacked."""
+    """By policy and metric: ``true_return@5``, the truth of its lists; ``proxy_gain``, by its own reward, above the lists of λ1 = 1; ``reward_hacking``, whether MT-10 calls it so."""
     world, seed, data = job
     bootstrap_project(ROOT)
     _, planted, reward = WORLDS[world]
-    _, cell = NAMES
     with tempfile.TemporaryDirectory(dir=data) as scratch:
         runtime = {
             "data_root": scratch,
@@ -65,7 +67,7 @@ def measure(job: tuple[str, int, Path]) -> dict[tuple[str, str], float]:
                 "reward": {**reward, "lambda_retention": 1.0, "lambda_interest": 0.0},
                 "learning": {"r_max": 3.0},  # 2 + λ1
                 "training": {"seed": seed},
-                "studies": {"run": ["MT-13.own", f"MT-10.{cell}"]},
+                "studies": {"run": ["MT-13.own", *(f"MT-10.{cell}" for cell in CELLS)]},
             },
         }
         with KedroSession.create(ROOT, env="base", runtime_params=runtime) as session:
@@ -75,12 +77,13 @@ def measure(job: tuple[str, int, Path]) -> dict[tuple[str, str], float]:
     rows = rows.filter(group="catalogue")
     plain, paired = (rows.filter(pl.col("paired_with").is_null() == p) for p in (True, False))
     found = {
-        (NAMES[row["cell"]], row["metric"]): row["value"]
-        for row in plain.iter_rows(named=True)
-        if row["metric"].startswith(("true_", "proxy_")) or row["metric"] == "reward_hacking"
+        (name, metric): plain.filter(cell=cell, metric=metric)["value"].item()
+        for cell, name in {"own": WITH, **CELLS}.items()
+        for metric in ("true_return@5", *(["reward_hacking"] if cell in CELLS else []))
+    } | {
+        (name, "proxy_gain"): paired.filter(cell=cell, metric="proxy_reward@5")["value"].item()
+        for cell, name in CELLS.items()
     }
-    # its own reward, of its lists minus of those with λ1 = 1
-    found["proxy", "gain"] = paired.filter(cell=cell, metric="proxy_reward@5")["value"].item()
     log.info("%s seed %d: %s", world, seed, {" ".join(k): round(v, 4) for k, v in found.items()})
     return found
 
@@ -88,10 +91,11 @@ def measure(job: tuple[str, int, Path]) -> dict[tuple[str, str], float]:
 CLAIMS = (
     Claim("apart", (WITH, WITHOUT), "a term for retention brings users back where the immediate reward does not tell of it", ABOVE),
     Claim("aligned", (WITH, WITHOUT), "it changes little where the immediate reward tells of it already", same(MARGIN)),
+    Claim("aligned", (CHASED, WITH), "who is paid for what is like the past brings fewer users back", BELOW),
+    Claim("apart", (CHASED, WITH), "the same where the immediate reward is watch time alone", None),
 )  # fmt: skip
-PROXY = Claim("apart", (WITHOUT, WITH), "without it the immediate reward is higher", ABOVE)
-FALLEN = Claim("apart", (WITHOUT, WITH), "and fewer come back: reward hacking", BELOW)
-FOUND = Claim("apart", ("seeds in which the cell is called reward hacking", "half"), "and the cell is found", ABOVE)  # fmt: skip
+PROXY = Claim("aligned", (CHASED, WITH), "and by its own reward its lists are better: reward hacking", ABOVE)  # fmt: skip
+FOUND = Claim("aligned", ("share of seeds in which MT-10 calls it reward hacking", "half"), "and it is found", ABOVE)  # fmt: skip
 
 
 def main() -> int:
@@ -110,37 +114,14 @@ def main() -> int:
         for (world, *_), measured in zip(jobs, pool.map(measure, jobs), strict=True):
             found.setdefault(world, []).append(measured)
     judged = []
-    for claim in (*CLAIMS, FALLEN):
+    for claim in CLAIMS:
         if claim.world in found:
-            own, other = (
-                [m[name, "true_return@5"] for m in found[claim.world]] for name in claim.pair
-            )
-            judged.append(
-                judge(claim, own, other, metric="true_return@5", n=len(own), group="catalogue")
-            )
-    if "apart" in found:
-        gain = [m["proxy", "gain"] for m in found["apart"]]
-        hacked = [m[WITHOUT, "reward_hacking"] for m in found["apart"]]
-        judged.append(
-            judge(
-                PROXY,
-                gain,
-                [0.0] * len(gain),
-                metric="proxy_reward@5",
-                n=len(gain),
-                group="catalogue",
-            )
-        )
-        judged.append(
-            judge(
-                FOUND,
-                hacked,
-                [0.5] * len(hacked),
-                metric="reward_hacking",
-                n=len(hacked),
-                group="catalogue",
-            )
-        )
+            own, other = ([m[name, "true_return@5"] for m in found[claim.world]] for name in claim.pair)  # fmt: skip
+            judged.append(judge(claim, own, other, metric="true_return@5", n=len(own), group="catalogue"))  # fmt: skip
+    for claim, metric, beside in ((PROXY, "proxy_gain", 0.0), (FOUND, "reward_hacking", 0.5)):
+        if claim.world in found:
+            own = [m[CHASED, metric] for m in found[claim.world]]
+            judged.append(judge(claim, own, [beside] * len(own), metric=metric, n=len(own), group="catalogue"))  # fmt: skip
     page = Page(
         "claims_reward", "Claims on the reward", " ".join(f"{name}: {says}." for name, (says, *_) in WORLDS.items()),
         ("Retention", "Differences over seeds of the true chance of coming back within 24 hours after a session of the five videos shown, and of the reward that λ1 = 0 learnt."),
