@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _LARGEST = 127
+_ZERO = 128
 
 
 class Int8Linear(nn.Module):
@@ -66,8 +67,9 @@ class Int8Linear(nn.Module):
             out = F.linear(rounded * scale, self.weight, self.bias)
         else:
             weight, zero_points = self._pack(len(flat))
+            # unsigned, the zero moved to 128: for signed ones oneDNN has no fast kernel on many CPUs
             out = torch.ops.onednn.qlinear_pointwise(
-                rounded.to(torch.int8), float(scale), 0, weight, self.scale, zero_points, self.bias,
+                (rounded + _ZERO).to(torch.uint8), float(scale), _ZERO, weight, self.scale, zero_points, self.bias,
                 1.0, 0, torch.float32, "none", [], "",
             )  # fmt: skip
         result: Tensor = out.view(*x.shape[:-1], self.out_features)
