@@ -248,10 +248,12 @@ def test_the_value_head_does_not_scale_the_other_gradients(tmp_path):
     events = toy_events()
     inputs = toy_inputs(events)
     ends = []
-    for factor in (1.0, 1000.0):
-        scaled = replace(
-            inputs, stream=replace(inputs.stream, reward=inputs.stream.reward * factor)
+    for factor in (1.0, 1024.0):  # a power of two rounds nothing
+        stream = inputs.stream
+        stream = replace(
+            stream, reward=stream.reward * factor, value_return=stream.value_return * factor
         )
+        scaled = replace(inputs, stream=stream)
         model = toy_model("vanilla_dqn", scaled)
         learn(
             model,
