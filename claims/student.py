@@ -58,10 +58,9 @@ KEPT, FASTER = (
     10.0,
 )  # share of the teacher's true NDCG@5, and times as fast, that is asked of it
 TABLES = ("mt_dqn.events", "kuairand.item_modal", "kuairand.items", "kuairand.users")
-# lr of a network of this width [D: by validation NDCG@5 after the first epoch, of 1e-4, 3e-4, 1e-3]
+# a smaller rate than that of the narrow network of base [D]; the student learns as in base
 TEACHER_TRAINING = {"precision": "bfloat16", "lr": 3e-4, "checkpoint_every_steps": 50}
-STUDENT_TRAINING = {"epochs": 20, "patience": 20}
-ROUNDS = 5
+ROUNDS = 3
 PLACE = {"batch": 1, "threads": 1}
 
 
@@ -101,7 +100,7 @@ def learnt(
         work_dir=work_dir,
     )
     how = DistillationOptions.model_validate(catalog["params:compress.distillation"].load())
-    own = training("compress", STUDENT_TRAINING)
+    own = training("compress", {})
     student, student_history = distil(
         teacher,
         Lesson.of(teacher, tables, how, own),
@@ -156,7 +155,7 @@ def times(
     inputs = fitting.Tables(*(catalog[name].load() for name in TABLES)).model_inputs("cpu")
     test = torch.nonzero((inputs.stream.split == 2) & ~inputs.stream.is_rand).squeeze(1)
     servers = {name: Server(fitting.restore(model, inputs), inputs) for name, model in models.items()}  # fmt: skip
-    options = LatencyOptions(requests=300, seconds=4.0, batches=(1, 32), threads=(1, 2), export="none", published=False, seed=seed)  # fmt: skip
+    options = LatencyOptions(requests=300, seconds=2.0, batches=(1, 32), threads=(1, 2), export="none", published=False, seed=seed)  # fmt: skip
     rounds = pl.concat(
         measure(servers, test, options).with_columns(round=pl.lit(number))
         for number in range(ROUNDS)
@@ -207,7 +206,7 @@ def main() -> int:
          Section("How they learnt", "A row per epoch.", tables=epochs)],
         "python claims/student.py",
     )  # fmt: skip
-    parts = (KEPT, FASTER, TEACHER_TRAINING, STUDENT_TRAINING, published()["mt_dqn"]["models"]["mt_dqn"])  # fmt: skip
+    parts = (KEPT, FASTER, TEACHER_TRAINING, published()["mt_dqn"]["models"]["mt_dqn"])  # fmt: skip
     return publish(
         [kept, *faster], page, given.data, system="compress", seed=given.seed, config_hash=digest(*parts),
         source="kuairand", split="kuairand_time/test",
