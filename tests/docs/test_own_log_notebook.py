@@ -1,9 +1,11 @@
-"""The notebook on one's own log, run as it stands."""
+"""The notebook on one's own log, run as it stands; notebooks name nodes that exist and carry no output."""
 
+import re
 from pathlib import Path
 
 import nbformat
 import pytest
+from kedro.framework.project import pipelines
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +26,20 @@ def test_a_csv_becomes_tables_and_sequences():
         assert line in shown["quarantine-table"]
     assert "home" in shown["tables-scenarios"]
     assert "user" in shown["sequences-events"]
+
+
+def test_notebooks_run_nodes_that_exist(project):
+    asked = {
+        (pipeline, node)
+        for path in (ROOT / "notebooks").glob("*.ipynb")
+        for cell in nbformat.read(path, as_version=4).cells
+        if "session.run(" in cell.source
+        for pipeline in re.findall(r'pipeline_names=\["(\w+)"\]', cell.source)
+        for node in re.findall(r'"(\w+\.\w+)"', cell.source)
+    }
+    assert asked
+    for pipeline, node in asked:
+        assert node in {n.name for n in pipelines[pipeline].nodes}, (pipeline, node)
 
 
 def test_every_notebook_is_stripped_of_output():
