@@ -61,6 +61,7 @@ claims: $(STAMP)  ## statistical claims on planted truth (takes a while)
 	$(BIN)/python claims/fusion.py
 	$(BIN)/python claims/social.py
 	$(BIN)/python claims/reward.py
+	$(BIN)/python claims/trainings.py
 	$(BIN)/python claims/student.py
 	$(BIN)/python claims/head_weights.py
 	$(BIN)/python claims/value_model.py
