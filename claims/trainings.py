@@ -1,7 +1,7 @@
 """Do MT-DQN's comparisons on Weibo outlive another draw of the first weights? ``make claims``.
 
-A run's own intervals resample users and know nothing of how far two trainings of one model lie apart. Here the world and its log stay and only the first
-weights and the order of dropout change: MT-DQN of ``base``, the same without its graph (MT-02), Concat-Modal and Vanilla-DQN. Intervals are Student's over the trainings' paired
+A run's own intervals resample users and know nothing of how far two trainings of one model lie apart. Here the world and its log stay, and only what
+``training.seed`` draws changes, such as first weights, dropout and negatives: MT-DQN of ``base``, the same without its graph (MT-02), Concat-Modal and Vanilla-DQN. Intervals are Student's over the trainings' paired
 differences. Rows are stored like any results (experiment ``claims``); a claim that fails is shown as such, and the exit status is 1.
 """
 
@@ -82,8 +82,8 @@ def main() -> int:
     judged = [
         judge(
             Claim(f"weibo, {group}", ("mt_dqn", other), says, ABOVE),
-            [values["mt_dqn", metric] for values in found],
-            [values[other, metric] for values in found],
+            [own["mt_dqn", metric] for own in found],
+            [own[other, metric] for own in found],
             metric=metric,
             n=len(found),
             group=group,
@@ -92,10 +92,10 @@ def main() -> int:
         for other, says in OTHERS.items()
     ]
     values = [
-        [model, metric, seed, values[model, metric]]
+        [model, metric, seed, own[model, metric]]
         for metric, *_ in METRICS
         for model in ("mt_dqn", *OTHERS)
-        for seed, values in zip(given.seeds, found, strict=True)
+        for seed, own in zip(given.seeds, found, strict=True)
     ]
     page = Page(
         "claims_trainings", "Claims over trainings",
