@@ -23,16 +23,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process a core
 os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 import polars as pl
-from kedro.framework.session import KedroSession
-from kedro.framework.startup import bootstrap_project
 
 sys.path.insert(0, str(Path(__file__).parent))
 from over_seeds import ABOVE, BELOW, Claim, Page, judge, publish, same
+from runs import ROOT, run
 
 from reelrank.options import digest
 
 log = logging.getLogger("reelrank.claims")
-ROOT = Path(__file__).parents[1]
 MARGIN = 0.02  # chance of coming back below which a difference counts as none
 WITH, WITHOUT, CHASED = "λ1 = 1", "λ1 = 0", "λ2 = 1"
 CELLS = {
@@ -57,11 +55,9 @@ WORLDS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 def measure(job: tuple[str, int, Path]) -> dict[tuple[str, str], float]:
     """By policy and metric: ``true_return@5``, the truth of its lists; ``proxy_gain``, by its own reward, above the lists of λ1 = 1; ``reward_hacking``, whether MT-10 calls it so."""
     world, seed, data = job
-    bootstrap_project(ROOT)
     _, planted, reward = WORLDS[world]
     with tempfile.TemporaryDirectory(dir=data) as scratch:
-        runtime = {
-            "data_root": scratch,
+        params = {
             "worlds": {"kuairand": {**LOG, **planted, "seed": seed}},
             "mt_dqn": {
                 "reward": {**reward, "lambda_retention": 1.0, "lambda_interest": 0.0},
@@ -70,10 +66,7 @@ def measure(job: tuple[str, int, Path]) -> dict[tuple[str, str], float]:
                 "studies": {"run": ["MT-13.own", *(f"MT-10.{cell}" for cell in CELLS)]},
             },
         }
-        with KedroSession.create(ROOT, env="base", runtime_params=runtime) as session:
-            session.run(pipeline_names=["mt_dqn"], to_nodes=["mt_dqn.study"])
-        with KedroSession.create(ROOT, env="base", runtime_params=runtime) as session:
-            rows = session.load_context().catalog["mt_dqn.study_cells"].load()
+        rows = run("mt_dqn", ["mt_dqn.study"], params, scratch)["mt_dqn.study_cells"].load()
     rows = rows.filter(group="catalogue")
     plain, paired = (rows.filter(pl.col("paired_with").is_null() == p) for p in (True, False))
     found = {

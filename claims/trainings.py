@@ -20,17 +20,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process a core
 os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 import polars as pl
-from kedro.framework.session import KedroSession
-from kedro.framework.startup import bootstrap_project
 
 sys.path.insert(0, str(Path(__file__).parent))
 from over_seeds import ABOVE, Claim, Page, judge, publish
+from runs import ROOT, run
 
 from reelrank.options import digest
 from reelrank.reports.page import Section, plain_table
 
 log = logging.getLogger("reelrank.claims")
-ROOT = Path(__file__).parents[1]
 PIPELINE, ABLATION = "mt_dqn_weibo", "no_graph"
 OTHERS = {
     ABLATION: "its graph is worth something",
@@ -47,17 +45,10 @@ METRICS = (
 def measure(job: tuple[int, Path]) -> dict[tuple[str, str], float]:
     """Value by model and metric of one training of each."""
     seed, data = job
-    bootstrap_project(ROOT)
     with tempfile.TemporaryDirectory(dir=data) as scratch:
-        runtime = {
-            "data_root": scratch,
-            "mt_dqn": {"training": {"seed": seed}, "studies": {"run": [f"MT-02.{ABLATION}"]}},
-        }
-        with KedroSession.create(ROOT, env="base", runtime_params=runtime) as session:
-            session.run(pipeline_names=[PIPELINE], to_nodes=[f"{PIPELINE}.evaluate", f"{PIPELINE}.study"])  # fmt: skip
-        with KedroSession.create(ROOT, env="base", runtime_params=runtime) as session:
-            catalog = session.load_context().catalog
-            models, cells = (catalog[f"{PIPELINE}.{name}"].load() for name in ("study_main", "study_cells"))  # fmt: skip
+        params = {"mt_dqn": {"training": {"seed": seed}, "studies": {"run": [f"MT-02.{ABLATION}"]}}}
+        catalog = run(PIPELINE, [f"{PIPELINE}.{node}" for node in ("evaluate", "study")], params, scratch)  # fmt: skip
+        models, cells = (catalog[f"{PIPELINE}.{name}"].load() for name in ("study_main", "study_cells"))  # fmt: skip
     found = {}
     for metric, group, weighting, _ in METRICS:
         asked = (pl.col("metric") == metric) & (pl.col("group") == group) & (pl.col("weighting") == weighting) & pl.col("paired_with").is_null()  # fmt: skip
